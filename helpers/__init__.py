@@ -1,0 +1,1 @@
+"""Thin library under the notebooks: data, networks, training, evaluation, artifacts and figures."""

@@ -1,0 +1,123 @@
+"""MNIST and CIFAR-10 from files under `data/`, proved by their digests. Never touches the network.
+
+Tracked: all of MNIST, and a part of CIFAR-10 (the first 500 training images of each class and the
+first 2,000 test images, in official order). The full CIFAR-10 is read if `make data` brought it
+(see download.py). CIFAR-10 must be lossless: several public copies are JPEG-encoded.
+"""
+import hashlib
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+
+from helpers import store
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+# SHA-256 of the bytes of each uint8 array, in the order of ARRAYS.
+SHA256 = {
+    "mnist.npz": (
+        "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+        "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+        "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+        "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
+    "cifar10.npz": (
+        "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+        "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+        "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+        "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5"),
+    "cifar10_part.npz": (
+        "8408cb1d487a81dc74bed9bf922c2fd301fe2b1423ee16016de79a0f4ea9cff1",
+        "82b397643bd8851eecd4bf04f74438bf4aeeb7d1f9074791252a04fd9277c0f3",
+        "4946cb5ae9a2c68e6ca2da22e50da3b523358fd85ffaccfe834632e039845928",
+        "3902c3af7fa7672eec1fabac87b4a7d8e9846a916952a3f6b723ec75787df0f9"),
+}
+
+
+class ClassName(NamedTuple):
+    """A class's name: Spanish for display, English as published."""
+    es: str
+    en: str
+
+
+CLASS_NAMES = {
+    "mnist": tuple(ClassName(str(digit), str(digit)) for digit in range(10)),
+    "cifar10": (
+        ClassName("avión", "airplane"), ClassName("automóvil", "automobile"),
+        ClassName("ave", "bird"), ClassName("gato", "cat"), ClassName("ciervo", "deer"),
+        ClassName("perro", "dog"), ClassName("rana", "frog"), ClassName("caballo", "horse"),
+        ClassName("barco", "ship"), ClassName("camión", "truck")),
+}
+NAMES = tuple(CLASS_NAMES)
+
+
+class Dataset(NamedTuple):
+    """Images float32 in [0, 1], (N, H, W, C); labels int64, (N,); complete: all official images."""
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    class_names: tuple
+    complete: bool
+
+
+def load(name):
+    """Return the Dataset "mnist" or "cifar10": the full set if it is under data/, else the part.
+
+    Raises ValueError for another name, and for a damaged file, which it names.
+    """
+    if name not in NAMES:
+        raise ValueError(f"dataset must be one of {', '.join(NAMES)}, got {name!r}")
+    filename = f"{name}.npz"
+    complete = (store.DATA / filename).exists()
+    if not complete and name == "cifar10":
+        filename = "cifar10_part.npz"
+    arrays = read_checked(store.DATA / filename, filename)
+    x_train, x_test = (_images(arrays[key]) for key in ("x_train", "x_test"))
+    y_train, y_test = (arrays[key].astype(np.int64) for key in ("y_train", "y_test"))
+    return Dataset(name, x_train, y_train, x_test, y_test, CLASS_NAMES[name], complete)
+
+
+def read_checked(path, key):
+    """Return the arrays of the .npz at `path`, as a dict; they must be those of SHA256[key].
+
+    Raises ValueError, naming the file, where it is unreadable or holds anything else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ARRAYS}
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        raise ValueError(f"{path} is damaged, or is not an .npz of {', '.join(ARRAYS)}: "
+                         f"{error}") from error
+    check(arrays, key, path)
+    return arrays
+
+
+def check(arrays, key, source):
+    """Raise ValueError, naming `source` and the array, unless `arrays` are those of SHA256[key]."""
+    for name, expected in zip(ARRAYS, SHA256[key]):
+        if array_sha256(arrays[name]) != expected:
+            raise ValueError(f"{source} is damaged: {name} is not the official array "
+                             f"(SHA-256 {array_sha256(arrays[name])[:16]}…, "
+                             f"expected {expected[:16]}…)")
+
+
+def array_sha256(array):
+    """Return the SHA-256 of an array's bytes in C order, in hex."""
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+
+
+def first_per_class(y, n):
+    """Return the sorted indices of the first n // 10 images of each of the 10 classes in y.
+
+    For n <= 5,000 these are the same training images in the full CIFAR-10 and in its part.
+    """
+    return np.sort(np.concatenate([np.flatnonzero(y == k)[:n // 10] for k in range(10)]))
+
+
+def _images(array):
+    x = array.astype(np.float32) / np.float32(255)
+    return x[..., np.newaxis] if x.ndim == 3 else x

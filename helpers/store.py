@@ -1,0 +1,187 @@
+"""Artifacts: where they lie, how they are written, and what was loaded or computed.
+
+The one module that knows paths. An artifact is a file whose name carries a digest of the
+parameters that made it; beside it stands a record (JSON). `data/shipped` holds those that
+come with the project and is only read; what is made here goes to `data/made`.
+"""
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+SHIPPED = DATA / "shipped"
+MADE = DATA / "made"
+
+_PROCESS_START = time.time()
+_ledger = []
+
+
+def digest(parameters):
+    """Return 12 hex digits that identify `parameters`, a dict that JSON can hold."""
+    text = json.dumps(parameters, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def file_sha256(path):
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic(path):
+    """Yield a partial path beside `path`, renamed to `path` only if the block succeeds.
+
+    The partial name keeps the suffix of `path`, since Keras and NumPy look at it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Write `content` as readable JSON, atomically."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf8")
+
+
+def versions():
+    """Return the versions of the packages that numbers depend on, by name."""
+    names = ("tensorflow", "keras", "cleverhans", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def fresh_since():
+    """Return the time before which artifacts count as stale, in seconds since 1970.
+
+    FRESH unset, empty or 0: 0, all count. FRESH=1: the start of this process. A larger number
+    is a time; `make` passes the start of its run, so that notebooks share what that run made.
+    """
+    text = os.environ.get("FRESH", "") or "0"
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if value < 0:
+        raise ValueError(f"FRESH must be 0, 1 or a time in seconds since 1970, got {text!r}")
+    return _PROCESS_START if value == 1 else value
+
+
+def find(filename):
+    """Return (path, record) of the artifact `filename`, or None where there is none.
+
+    Looks in data/made, then in data/shipped; passes over what is older than `fresh_since()`.
+    Raises ValueError, naming the file, where its bytes are not those recorded.
+    """
+    for folder in (MADE, SHIPPED):
+        path = folder / filename
+        if not (path.exists() and record_path(path).exists()):
+            continue
+        record = read_record(path)
+        if record["made"] < fresh_since():
+            continue
+        if file_sha256(path) != record["sha256"]:
+            raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one. "
+                             "Delete it to have it made again.")
+        return path, record
+    return None
+
+
+def record_path(path):
+    """Return the path of the record beside the artifact `path`."""
+    return path.with_name(path.name + ".json")
+
+
+def read_record(path):
+    """Return the record beside the artifact `path`; raises ValueError if it is not readable."""
+    try:
+        record = json.loads(record_path(path).read_text("utf8"))
+        record["made"], record["sha256"], record["parameters"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{record_path(path)} is damaged ({error!r}). "
+                         "Delete it to have it made again.") from error
+    return record
+
+
+def write_record(path, parameters, seconds, **more):
+    """Write the record of the finished artifact `path`, and return it.
+
+    The record comes last: an artifact without one does not count as made.
+    """
+    record = {"parameters": parameters, "seconds": round(seconds, 3), "made": time.time(),
+              "versions": versions(), "sha256": file_sha256(path), **more}
+    write_json(record_path(path), record)
+    return record
+
+
+def cached(name, parameters, make, *, check=None, recompute=None):
+    """Return the artifact `name` of these very parameters: loaded if there, else made and kept.
+
+    name: what it is, in words joined by underscores. parameters: dict that JSON can hold; it must
+    name everything that the result depends on. make(): returns a DataFrame (kept as CSV) or a dict
+    of arrays (kept as .npz). check(value): run on a *loaded* value, raises if it does not hold, so
+    that nothing is taken on faith. recompute(row): for tables, a public function of helpers that
+    computes again what one row states; `make verify` calls it.
+    """
+    stem = f"{name}-{digest(parameters)}"
+    found = find(stem + ".csv") or find(stem + ".npz")
+    if found:
+        path, record = found
+        if record["parameters"] != json.loads(json.dumps(parameters)):
+            raise ValueError(f"{path} was made with other parameters than its name says")
+        value = _read(path)
+        if check:
+            check(value)
+        note(path.name, "loaded", record)
+        return value
+    start = time.perf_counter()
+    value = make()
+    path = MADE / (stem + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
+    _write(path, value)
+    more = {"recompute": f"{recompute.__module__}:{recompute.__name__}"} if recompute else {}
+    record = write_record(path, parameters, time.perf_counter() - start, **more)
+    note(path.name, "computed", record)
+    return _read(path)  # what was computed and what will be loaded are the same value
+
+
+def note(filename, action, record):
+    """Add to the ledger that the artifact `filename` was "loaded" or "computed"."""
+    made = datetime.datetime.fromtimestamp(record["made"], datetime.timezone.utc)
+    _ledger.append({"artifact": filename, "action": action, "seconds": record["seconds"],
+                    "made": made.strftime("%Y-%m-%d"),
+                    "tensorflow": record["versions"].get("tensorflow", "")})
+
+
+def ledger():
+    """Return a table of what this process loaded and computed: one row an artifact, in order."""
+    columns = ["artifact", "action", "seconds", "made", "tensorflow"]
+    return pd.DataFrame(_ledger, columns=columns).drop_duplicates("artifact", ignore_index=True)
+
+
+def _read(path):
+    if path.suffix == ".csv":
+        return pd.read_csv(path)
+    with np.load(path, allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
+def _write(path, value):
+    with atomic(path) as partial:
+        if isinstance(value, pd.DataFrame):
+            value.to_csv(partial, index=False)
+        else:
+            np.savez_compressed(partial, **value)

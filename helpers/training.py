@@ -1,0 +1,292 @@
+"""Training from a recipe: deterministic, resumable, one file a network."""
+import dataclasses
+import json
+import time
+import zipfile
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from tqdm.auto import tqdm
+
+from helpers import datasets, models, store
+
+MOMENTUM = 0.9
+
+
+def _require_integer(name, value, smallest):
+    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+        raise ValueError(f"{name} must be an integer >= {smallest}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a network's weights (on one machine).
+
+    arguments: further arguments of the architecture, as pairs (name, value). learning_rate: its
+    peak; schedule: "constant", or "cosine" down to 0, either after a linear warm-up of
+    warmup_epochs. shift, flip: augmentation, by up to `shift` pixels each way (mirrored at the
+    border) and by horizontal flips. weight_decay: decoupled from the gradient, as in Keras's SGD.
+    validation_share: of the training images, held out of training. train_size: use the first
+    train_size / 10 training images of each class; None, all.
+    """
+    dataset: str
+    architecture: str
+    arguments: tuple = ()
+    epochs: int = 1
+    batch_size: int = 128
+    learning_rate: float = 0.05
+    schedule: str = "cosine"
+    warmup_epochs: int = 1
+    shift: int = 0
+    flip: bool = False
+    weight_decay: float = 0.0
+    validation_share: float = 0.05
+    train_size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for field, allowed in {"dataset": datasets.NAMES, "architecture": tuple(models.ARCHITECTURES),
+                               "schedule": ("constant", "cosine")}.items():
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field} must be one of {', '.join(allowed)}, "
+                                 f"got {getattr(self, field)!r}")
+        _require_integer("epochs", self.epochs, 1)
+        _require_integer("batch_size", self.batch_size, 1)
+        _require_integer("warmup_epochs", self.warmup_epochs, 0)
+        _require_integer("shift", self.shift, 0)
+        _require_integer("seed", self.seed, 0)
+        if self.train_size is not None:
+            _require_integer("train_size", self.train_size, 100)
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share must be in (0, 1), got {self.validation_share!r}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
+        if not 0 <= self.weight_decay < 1:
+            raise ValueError(f"weight_decay must be in [0, 1), got {self.weight_decay!r}")
+
+    @property
+    def filename(self):
+        """The network's file name: dataset, architecture, seed and a digest of the whole recipe."""
+        return (f"network-{self.dataset}-{self.architecture}-seed{self.seed}-"
+                f"{store.digest(_json(self))}.keras")
+
+
+# The networks that ship with the project. Settings were chosen on the validation split.
+RECIPES = {
+    ("mnist", "lenet"): Recipe("mnist", "lenet", epochs=20, learning_rate=0.05, shift=2,
+                               weight_decay=1e-3),
+    ("mnist", "resnet"): Recipe("mnist", "resnet", epochs=6, learning_rate=0.1, shift=2,
+                                weight_decay=5e-3),
+    ("cifar10", "lenet"): Recipe("cifar10", "lenet", epochs=60, learning_rate=0.05, shift=4,
+                                 flip=True, weight_decay=1e-3),
+    ("cifar10", "resnet"): Recipe("cifar10", "resnet", epochs=45, learning_rate=0.1, shift=4,
+                                  flip=True, weight_decay=5e-3, warmup_epochs=2),
+}
+
+
+def load_or_train(recipe):
+    """Return (model, history) of a Recipe: loaded if its file is there, else trained and kept.
+
+    history: dict of lists with one value an epoch: loss, accuracy, val_loss, val_accuracy,
+    learning_rate. Training goes on from the last finished epoch if it was interrupted. Raises
+    ValueError where the network's file, or its interrupted training, is damaged, and where the
+    recipe needs more training images than there are.
+    """
+    found = store.find(recipe.filename)
+    if found:
+        path, record = found
+        if record["parameters"] != _json(recipe):
+            raise ValueError(f"{path} was trained by another recipe than its name says")
+        model = _load(path)
+        store.note(path.name, "loaded", record)
+        return model, record["history"]
+    return _train(recipe)
+
+
+def read_network(path):
+    """Return (model, recipe, record) of the trained network at `path`."""
+    record = store.read_record(path)
+    arguments = tuple(map(tuple, record["parameters"]["arguments"]))
+    recipe = Recipe(**{**record["parameters"], "arguments": arguments})
+    return _load(path), recipe, record
+
+
+def split(y, share, seed):
+    """Return (training, validation) indices of labels y: `share` of each class is for validation."""
+    rng = np.random.default_rng([seed, 0])
+    validation = np.concatenate([
+        rng.permutation(np.flatnonzero(y == k))[:max(1, round(share * np.sum(y == k)))]
+        for k in np.unique(y)])
+    mask = np.zeros(len(y), bool)
+    mask[validation] = True
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
+def augment(x, rng, *, shift, flip):
+    """Return a copy of images x, each moved by up to `shift` pixels each way and maybe mirrored."""
+    if shift:
+        n, height, width, _ = x.shape
+        pads = ((0, 0), (shift, shift), (shift, shift), (0, 0))
+        padded = np.pad(x, pads, mode="reflect")
+        top, left = rng.integers(0, 2 * shift + 1, (2, n))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+        x = np.moveaxis(windows[np.arange(n), top, left], 1, -1)
+    if flip:
+        mirrored = rng.random(len(x)) < 0.5
+        x = np.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
+    return np.ascontiguousarray(x)
+
+
+class _Batches(keras.utils.PyDataset):
+    """One epoch's batches: their order and augmentation depend only on the recipe and the epoch."""
+
+    def __init__(self, x, y, recipe, epoch):
+        super().__init__()
+        self.x, self.y, self.recipe, self.epoch = x, y, recipe, epoch
+        self.order = np.random.default_rng([recipe.seed, 1, epoch]).permutation(len(x))
+
+    def __len__(self):
+        return -(-len(self.x) // self.recipe.batch_size)
+
+    def __getitem__(self, i):
+        chosen = self.order[i * self.recipe.batch_size:(i + 1) * self.recipe.batch_size]
+        rng = np.random.default_rng([self.recipe.seed, 2, self.epoch, i])
+        x = augment(self.x[chosen], rng, shift=self.recipe.shift, flip=self.recipe.flip)
+        return x, self.y[chosen]
+
+
+class _StepBar(keras.callbacks.Callback):
+    """Moves a tqdm bar by one a batch and shows the running accuracy."""
+
+    def __init__(self, bar):
+        super().__init__()
+        self.bar = bar
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+        if batch % 10 == 0:
+            self.bar.set_postfix(accuracy=f"{logs['accuracy']:.3f}", refresh=False)
+
+
+def _train(recipe):
+    (x, y), validation, test, data_digest = _data(recipe)
+    steps = len(_Batches(x, y, recipe, 0))
+    path = store.MADE / recipe.filename
+    model, state = _resume(path, recipe, steps) or _start(recipe, x, steps)
+    done = len(state["history"]["loss"])
+    with tqdm(total=recipe.epochs * steps, initial=done * steps, unit="batch",
+              desc=f"{recipe.architecture} {recipe.dataset}") as bar:
+        for epoch in range(done, recipe.epochs):
+            start = time.perf_counter()
+            bar.set_description(f"{recipe.architecture} {recipe.dataset} "
+                                f"epoch {epoch + 1}/{recipe.epochs}")
+            fitted = model.fit(_Batches(x, y, recipe, epoch), validation_data=validation, verbose=0,
+                               shuffle=False, callbacks=[_StepBar(bar)]).history
+            fitted["learning_rate"] = [float(model.optimizer.learning_rate)]
+            for key, values in state["history"].items():
+                values.append(round(fitted[key][0], 6))
+            state["seconds"] += time.perf_counter() - start
+            _save_partial(path, model, state)
+    subsets = {"validation": validation, "test": test}
+    return _finish(path, model, recipe, state, data_digest, subsets)
+
+
+def _start(recipe, x, steps):
+    keras.utils.set_random_seed(recipe.seed)
+    model = models.ARCHITECTURES[recipe.architecture](x.shape[1:], **dict(recipe.arguments))
+    models.normalize(model, x)
+    model.compile(optimizer=_optimizer(recipe, steps),
+                  loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                  metrics=["accuracy"], jit_compile=False)  # XLA is 3 times slower here on a CPU
+    keys = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+    return model, {"started": time.time(), "seconds": 0.0, "history": {key: [] for key in keys}}
+
+
+def _optimizer(recipe, steps):
+    rate, warmup = recipe.learning_rate, recipe.warmup_epochs * steps
+    decay = recipe.epochs * steps - warmup
+    if recipe.schedule == "cosine" and decay > 0:
+        start, target = (0.0, rate) if warmup else (rate, None)
+        rate = keras.optimizers.schedules.CosineDecay(start, decay, alpha=0.0, warmup_target=target,
+                                                      warmup_steps=warmup)
+    return keras.optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True,
+                                weight_decay=recipe.weight_decay or None)
+
+
+def _data(recipe):
+    """Return the training, validation and test images and labels, and the digest of the first two."""
+    data = datasets.load(recipe.dataset)
+    available = len(data.x_train)
+    if recipe.train_size is None and not data.complete:
+        raise ValueError(f"this recipe trains on all of {recipe.dataset}, and data/ holds only "
+                         f"{available} training images: run `make data`, or give a train_size of "
+                         f"at most {available}")
+    if recipe.train_size is not None and recipe.train_size > available:
+        raise ValueError(f"train_size must be at most {available}, the training images of "
+                         f"{recipe.dataset} under data/, got {recipe.train_size}")
+    used = (slice(None) if recipe.train_size is None
+            else datasets.first_per_class(data.y_train, recipe.train_size))
+    x, y = data.x_train[used], data.y_train[used]
+    train, validation = split(y, recipe.validation_share, recipe.seed)
+    digest = datasets.array_sha256(x)
+    test = data.x_test, data.y_test
+    return (x[train], y[train]), (x[validation], y[validation]), test, digest
+
+
+def _partial_paths(path):
+    return path.with_name(f"{path.stem}.partial.keras"), path.with_name(f"{path.stem}.partial.json")
+
+
+def _save_partial(path, model, state):
+    """Keep a finished epoch. The weights come last: the history may be one epoch ahead of them."""
+    weights, history = _partial_paths(path)
+    store.write_json(history, state)
+    with store.atomic(weights) as partial:
+        model.save(partial)
+
+
+def _resume(path, recipe, steps):
+    weights, history = _partial_paths(path)
+    if not (weights.exists() and history.exists()):
+        return None
+    try:
+        state = json.loads(history.read_text("utf8"))
+    except ValueError as error:
+        raise ValueError(f"{history} is damaged ({error}). Delete it to start over.") from error
+    if state["started"] < store.fresh_since():
+        return None
+    model = _load(weights, compiled=True)
+    done = int(model.optimizer.iterations) // steps
+    state["history"] = {key: values[:done] for key, values in state["history"].items()}
+    return model, state
+
+
+def _load(path, compiled=False):
+    try:
+        return keras.models.load_model(path, compile=compiled, safe_mode=True)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}). "
+                         "Delete it to have it made again.") from error
+
+
+def _finish(path, model, recipe, state, data_digest, subsets):
+    model.optimizer = None  # a finished network needs no momenta: half the size
+    with store.atomic(path) as partial:
+        model.save(partial)
+    model = _load(path)
+    accuracies = {}
+    for name, (x, y) in subsets.items():
+        correct = np.argmax(model.predict(x, batch_size=500, verbose=0), axis=1) == y
+        accuracies[name] = {"n": len(y), "correct": int(correct.sum()),
+                            "correct_of_first_2000": int(correct[:2000].sum())}
+    record = store.write_record(path, _json(recipe), state["seconds"], history=state["history"],
+                                accuracies=accuracies, data_sha256=data_digest)
+    for partial in _partial_paths(path):
+        partial.unlink(missing_ok=True)
+    store.note(path.name, "computed", record)
+    return model, state["history"]
+
+
+def _json(recipe):
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
