@@ -70,10 +70,23 @@ def normalize(model, x):
     model.get_layer("normalization").adapt(x)
 
 
-def layer_table(model):
-    """Return the model's layers as rows (layer, kind, shape, parameters), shape without the batch."""
-    return [(layer.name, type(layer).__name__, tuple(layer.output.shape[1:]), layer.count_params())
-            for layer in model.layers]
+def blocks(model):
+    """Return the model as rows (name, output shape without the batch, parameters), in order.
+
+    Layers that share the beginning of their name up to "_" (stage1_…) are one row, and the zero
+    channels of a shortcut belong to its stage.
+    """
+    rows = []
+    for layer in model.layers:
+        shape, name = tuple(layer.output.shape[1:]), layer.name.split("_")[0]
+        parameters = layer.count_params()
+        if name == "flatten":
+            continue
+        if rows and name in (rows[-1][0], "pad"):
+            rows[-1] = (rows[-1][0], shape, rows[-1][2] + parameters)
+        else:
+            rows.append((name, shape, parameters))
+    return rows
 
 
 def _convolution(x, filters, stride, name):

@@ -137,8 +137,8 @@ def cached(name, parameters, make, *, check=None, recompute=None):
     that nothing is taken on faith. recompute(row): for tables, a public function of helpers that
     computes again what one row states; `make verify` calls it.
     """
-    stem = f"{name}-{digest(parameters)}"
-    found = find(stem + ".csv") or find(stem + ".npz")
+    stem = _stem(name, parameters)
+    found = _find_either(stem)
     if found:
         path, record = found
         if record["parameters"] != json.loads(json.dumps(parameters)):
@@ -158,6 +158,11 @@ def cached(name, parameters, make, *, check=None, recompute=None):
     return _read(path)  # what was computed and what will be loaded are the same value
 
 
+def has(name, parameters):
+    """Return whether the artifact `name` of these parameters is there."""
+    return _find_either(_stem(name, parameters)) is not None
+
+
 def note(filename, action, record):
     """Add to the ledger that the artifact `filename` was "loaded" or "computed"."""
     made = datetime.datetime.fromtimestamp(record["made"], datetime.timezone.utc)
@@ -170,6 +175,14 @@ def ledger():
     """Return a table of what this process loaded and computed: one row an artifact, in order."""
     columns = ["artifact", "action", "seconds", "made", "tensorflow"]
     return pd.DataFrame(_ledger, columns=columns).drop_duplicates("artifact", ignore_index=True)
+
+
+def _stem(name, parameters):
+    return f"{name}-{digest(parameters)}"
+
+
+def _find_either(stem):
+    return find(stem + ".csv") or find(stem + ".npz")
 
 
 def _read(path):

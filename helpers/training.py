@@ -24,8 +24,8 @@ class Recipe:
     """All that decides a network's weights (on one machine).
 
     arguments: further arguments of the architecture, as pairs (name, value). learning_rate: its
-    peak; schedule: "constant", or "cosine" down to 0, either after a linear warm-up of
-    warmup_epochs. shift, flip: augmentation, by up to `shift` pixels each way (mirrored at the
+    peak; schedule: "constant", or "cosine" down to 0 after a linear warm-up of warmup_epochs (at
+    most half of all epochs). shift, flip: augmentation, by up to `shift` pixels each way (mirrored at the
     border) and by horizontal flips. weight_decay: decoupled from the gradient, as in Keras's SGD.
     validation_share: of the training images, held out of training. train_size: use the first
     train_size / 10 training images of each class; None, all.
@@ -83,6 +83,30 @@ RECIPES = {
     ("cifar10", "resnet"): Recipe("cifar10", "resnet", epochs=45, learning_rate=0.1, shift=4,
                                   flip=True, weight_decay=5e-3, warmup_epochs=2),
 }
+
+
+def recipes(dataset="all", architecture="all", *, seed=0, epochs=None, train_size=None):
+    """Return the recipes of these data sets and architectures; "all" takes both.
+
+    epochs, train_size: instead of those of RECIPES, where given. Without train_size, a recipe that
+    neither ships nor has been trained takes the training images at hand: all of them, or the
+    tracked part of CIFAR-10. So every seed can be trained on a fresh clone, and the recipe says on
+    what. Raises ValueError for a name that is not in RECIPES.
+    """
+    chosen = []
+    for (name, kind), recipe in RECIPES.items():
+        if dataset in ("all", name) and architecture in ("all", kind):
+            recipe = dataclasses.replace(recipe, seed=seed, train_size=train_size,
+                                         epochs=recipe.epochs if epochs is None else epochs)
+            if train_size is None and not store.find(recipe.filename):
+                data = datasets.load(name)
+                if not data.complete:
+                    recipe = dataclasses.replace(recipe, train_size=len(data.y_train))
+            chosen.append(recipe)
+    if not chosen:
+        raise ValueError(f"dataset and architecture must be among {list(RECIPES)} or 'all', "
+                         f"got {dataset!r} and {architecture!r}")
+    return chosen
 
 
 def load_or_train(recipe):
@@ -204,9 +228,9 @@ def _start(recipe, x, steps):
 
 
 def _optimizer(recipe, steps):
-    rate, warmup = recipe.learning_rate, recipe.warmup_epochs * steps
-    decay = recipe.epochs * steps - warmup
-    if recipe.schedule == "cosine" and decay > 0:
+    rate, warmup = recipe.learning_rate, min(recipe.warmup_epochs, recipe.epochs // 2) * steps
+    if recipe.schedule == "cosine":
+        decay = recipe.epochs * steps - warmup
         start, target = (0.0, rate) if warmup else (rate, None)
         rate = keras.optimizers.schedules.CosineDecay(start, decay, alpha=0.0, warmup_target=target,
                                                       warmup_steps=warmup)

@@ -1,0 +1,83 @@
+# Set-up, data, report, tests. `make` alone lists the targets.
+# PROFILE=smoke runs small sizes; FRESH=1 recomputes all; FROM=folder brings data from a folder.
+
+PYTHON    ?= python3
+PROFILE   ?= report
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+NAMES     := $(NOTEBOOKS:notebooks/%.ipynb=%)
+EXECUTED  := notebooks/executed/$(PROFILE)
+RENDERED  := notebooks/rendered/$(PROFILE)
+BIN       := .venv/bin
+READY     := .venv/ready
+CODE      := $(filter-out helpers/download.py helpers/render.py helpers/verify.py, $(wildcard helpers/*.py))
+STARTED   := $(EXECUTED)/.fresh-since
+
+ifneq ($(filter-out 0,$(FRESH)),)
+# One time for the whole run, kept until it has finished: a rerun after an interruption goes on.
+override FRESH := $(shell mkdir -p $(dir $(STARTED)); [ -s $(STARTED) ] || date +%s > $(STARTED); cat $(STARTED))
+STALE := $(STARTED)
+export FRESH
+endif
+# TensorFlow's notes on the processor and on absent graphics cards say nothing that one can mend.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export PYTHONDONTWRITEBYTECODE := 1
+
+help:     ## list the targets
+	@sed -n 's/^\([a-z]*\): *[^#]*## */\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## make .venv from environment.yml
+$(READY): environment.yml helpers/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing into .venv (a few minutes; log in .venv/install.log) ..."
+	@$(PYTHON) -m venv .venv
+	@sed -n 's/^ *- \(-e [^ ]*\|[a-z0-9_-]*==[^ ]*\).*/\1/p' environment.yml > .venv/requirements.txt
+	@$(BIN)/pip install --disable-pip-version-check --retries 2 -r .venv/requirements.txt > .venv/install.log 2>&1 || \
+	  { echo "Could not install: $$(grep -m1 -o 'ERROR.*\|.*NewConnectionError.*' .venv/install.log | cut -c1-160). Is there a network? See .venv/install.log"; exit 1; }
+	@touch $@
+
+data: $(READY)  ## bring the full CIFAR-10 (FROM=folder: from .npz files there)
+	@$(BIN)/python -m helpers.download $(FROM)
+
+report: $(NAMES:%=$(RENDERED)/%.html)  ## execute all notebooks and render them as HTML
+	@rm -f $(STALE)
+	@echo "The report: $(RENDERED)/"
+
+smoke: $(READY)  ## the same, small and computed live (minutes)
+	@rm -rf notebooks/executed/smoke notebooks/rendered/smoke
+	@$(MAKE) --no-print-directory report PROFILE=smoke FRESH=1
+
+test: $(READY)  ## run the tests
+	@$(BIN)/python -m pytest -q helpers/tests
+
+verify: $(READY)  ## recompute a random sample of what ships (MINUTES=10)
+	@$(BIN)/python -m helpers.verify $(MINUTES)
+
+lab: $(READY)  ## open JupyterLab
+	@$(BIN)/jupyter lab --notebook-dir=.
+
+strip: $(READY)  ## take the outputs out of the notebooks
+	@$(BIN)/nbstripout $(NOTEBOOKS)
+
+clean:    ## remove .venv and what was executed and rendered; data/made stays
+	rm -rf .venv notebooks/executed notebooks/rendered
+
+# Who reads whom: an arrow a line.
+$(EXECUTED)/02_entrenamiento.ipynb: $(EXECUTED)/01_datos.ipynb
+
+$(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE) | $(READY)
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(BIN)/papermill -k python3 --log-level WARNING -f notebooks/$(PROFILE).yaml $< $@.partial.ipynb || \
+	  { mv -f $@.partial.ipynb $(@:.ipynb=.failed.ipynb) 2>/dev/null; \
+	    echo "$< failed: its traceback is in $(@:.ipynb=.failed.ipynb)"; exit 1; }
+	@rm -f $(@:.ipynb=.failed.ipynb)
+	@mv $@.partial.ipynb $@
+
+$(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/render.py $(wildcard helpers/page/*) notebooks/references.bib
+	@mkdir -p $(@D)
+	$(BIN)/jupyter nbconvert --log-level WARN --to helpers.render.Page $< --output-dir $(@D)
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: help setup data report smoke test verify lab strip clean

@@ -1,0 +1,167 @@
+"""What a trained network is worth: accuracy, margins and calibration, each with its uncertainty."""
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+from scipy.stats import binomtest
+
+from helpers import datasets, store, training
+
+PART = 2000  # test images of every data set that are always at hand
+COLUMNS = ["dataset", "model", "seed", "attack", "norm", "eps", "defense", "quality", "n",
+           "metric", "value", "low", "high"]
+
+
+def predict(model, x, batch_size=500):
+    """Return the logits of images x, float32 (N, classes); model: any callable on an image batch."""
+    batches = [np.asarray(model(x[i:i + batch_size])) for i in range(0, len(x), batch_size)]
+    return np.concatenate(batches)
+
+
+def probabilities(logits):
+    """Return the softmax of logits (N, classes), in float64."""
+    return softmax(logits.astype(np.float64), axis=1)
+
+
+def margins(logits, y):
+    """Return F = z_y - max of the other logits, (N,): negative where the image is misclassified."""
+    rows = np.arange(len(y))
+    others = logits.copy()
+    others[rows, y] = -np.inf
+    return logits[rows, y] - others.max(axis=1)
+
+
+def interval(correct, n):
+    """Return the 95 % interval (low, high) of a proportion of `correct` in n. Wilson 1927."""
+    if not 0 <= correct <= n or n < 1:
+        raise ValueError(f"correct must be in 0..n with n >= 1, got {correct} of {n}")
+    return tuple(binomtest(int(correct), int(n)).proportion_ci(method="wilson"))
+
+
+def test_logits(recipe, n=None):
+    """Return (logits, y) of a recipe's network on the first n test images; None: all 10,000.
+
+    Kept as an artifact. Where the artifact ships but not all the images are at hand, a loaded one
+    is still proved: the network is run on 500 of the images that are, drawn at random. Without
+    the artifact, n=None means all the test images at hand.
+    """
+    data = datasets.load(recipe.dataset)
+    parameters = {"network": recipe.filename, "split": "test", "n": n or 10_000}
+    model, _ = training.load_or_train(recipe)
+    if n is None and not data.complete and not store.has("logits", parameters):
+        parameters["n"] = len(data.x_test)
+    if parameters["n"] > len(data.x_test) and not store.has("logits", parameters):
+        raise ValueError(f"n must be at most {len(data.x_test)}, the test images of "
+                         f"{recipe.dataset} under data/, got {n}")
+
+    def make():
+        count = parameters["n"]
+        return {"logits": predict(model, data.x_test[:count]), "y": data.y_test[:count]}
+
+    def check(kept):
+        at_hand = min(len(kept["y"]), len(data.y_test))
+        chosen = np.random.default_rng().choice(at_hand, min(500, at_hand), replace=False)
+        again = predict(model, data.x_test[chosen])
+        if not (np.array_equal(kept["y"][chosen], data.y_test[chosen])
+                and np.allclose(kept["logits"][chosen], again, rtol=1e-3, atol=1e-2)):
+            raise ValueError(f"the kept logits of {recipe.filename} are not those that it computes")
+
+    kept = store.cached("logits", parameters, make, check=check)
+    return kept["logits"], kept["y"]
+
+
+def accuracy_row(recipe, logits, y):
+    """Return one tidy row: the clean test accuracy of a recipe's network on these images."""
+    correct, n = int(np.sum(logits.argmax(axis=1) == y)), len(y)
+    low, high = interval(correct, n)
+    return {"dataset": recipe.dataset, "model": recipe.architecture, "seed": recipe.seed,
+            "attack": "none", "norm": "", "eps": 0.0, "defense": "none", "quality": "", "n": n,
+            "metric": "accuracy", "value": correct / n, "low": low, "high": high}
+
+
+def accuracy_table(recipes, n=None):
+    """Return the tidy table of clean test accuracies, on the first 2,000 images and on the first n.
+
+    The smaller share is there so that each network can be proved without the full data.
+    """
+    measured = [test_logits(recipe, n) for recipe in recipes]
+
+    def make():
+        rows = []
+        for recipe, (logits, y) in zip(recipes, measured):
+            for count in sorted({min(PART, len(y)), len(y)}):
+                rows.append(accuracy_row(recipe, logits[:count], y[:count]))
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    parameters = {"networks": {recipe.filename: len(y) for recipe, (_, y) in zip(recipes, measured)}}
+    return store.cached("accuracy", parameters, make, recompute=recompute_accuracy)
+
+
+def recompute_accuracy(row):
+    """Return the value of one row of `accuracy_table`, computed anew from weights and images.
+
+    None where it cannot be: the full test set is not at hand.
+    """
+    data = datasets.load(row["dataset"])
+    if row["n"] > len(data.y_test):
+        return None
+    recipe, = training.recipes(row["dataset"], row["model"], seed=int(row["seed"]))
+    model, _ = training.load_or_train(recipe)
+    logits = predict(model, data.x_test[:row["n"]])
+    return float(np.mean(logits.argmax(axis=1) == data.y_test[:row["n"]]))
+
+
+def measure_again(recipe, model):
+    """Measure a network's accuracy on the test images at hand and compare it with its record.
+
+    Returns (correct, n). Raises ValueError where more than 1 image in 1,000 went the other way:
+    then the file does not hold the network that its record describes.
+    """
+    data = datasets.load(recipe.dataset)
+    recorded = store.find(recipe.filename)[1]["accuracies"]["test"]
+    n = recorded["n"] if recorded["n"] <= len(data.y_test) else PART
+    correct = int(np.sum(predict(model, data.x_test[:n]).argmax(axis=1) == data.y_test[:n]))
+    expected = recorded["correct" if n == recorded["n"] else "correct_of_first_2000"]
+    if abs(correct - expected) > n / 1000:
+        raise ValueError(f"{recipe.filename} has {correct} of {n} test images right, "
+                         f"and its record says {expected}")
+    return correct, n
+
+
+def reliability(logits, y, bins=15):
+    """Return a table of the bins of confidence: low and high edge, n, confidence, accuracy.
+
+    Bins of equal width over [0, 1]; those without images are left out; accuracy with its 95 %
+    interval (accuracy_low, accuracy_high). Guo et al. 2017, arXiv:1706.04599.
+    """
+    p = probabilities(logits)
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
+    edges = np.linspace(0, 1, bins + 1)
+    which = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, bins - 1)
+    rows = []
+    for i in np.unique(which):
+        inside = which == i
+        low, high = interval(correct[inside].sum(), inside.sum())
+        rows.append({"low": edges[i], "high": edges[i + 1], "n": int(inside.sum()),
+                     "confidence": confidence[inside].mean(), "accuracy": correct[inside].mean(),
+                     "accuracy_low": low, "accuracy_high": high})
+    return pd.DataFrame(rows)
+
+
+def calibration_error(logits, y, bins=15):
+    """Return the expected calibration error: mean |accuracy - confidence| over images, by bins.
+
+    Guo et al. 2017, arXiv:1706.04599, equation 3. It is biased upwards for small n.
+    """
+    table = reliability(logits, y, bins)
+    return float(np.average(np.abs(table.accuracy - table.confidence), weights=table.n))
+
+
+def bootstrap(statistic, *arrays, repeats=1000, seed=0):
+    """Return the 95 % percentile interval (low, high) of statistic(*arrays), resampling images."""
+    rng = np.random.default_rng(seed)
+    n = len(arrays[0])
+    values = []
+    for _ in range(repeats):
+        chosen = rng.integers(0, n, n)
+        values.append(statistic(*(array[chosen] for array in arrays)))
+    return tuple(np.percentile(values, [2.5, 97.5]))

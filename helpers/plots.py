@@ -1,0 +1,185 @@
+"""Figures: one style for the whole report. Functions take data and axes, draw, and return the axes.
+
+Colours are Okabe and Ito's, safe for the colour-blind; a second sign (line, marker) tells the same
+where the figure is printed in grey.
+"""
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
+
+WIDTH = 6.7  # inches: a figure across the text, printed at its own size
+
+# One colour for one thing, everywhere.
+COLORS = {
+    "lenet": "#0072B2", "resnet": "#D55E00",
+    "fgsm": "#E69F00", "pgd": "#CC79A7", "carlini_wagner": "#009E73", "noise": "#7F7F7F",
+    "train": "#56B4E9", "test": "#1B2A41", "correct": "#0072B2", "wrong": "#D55E00",
+}
+LINES = {"lenet": "-", "resnet": "--"}
+MARKERS = {"lenet": "o", "resnet": "s", "fgsm": "^", "pgd": "v", "carlini_wagner": "D", "noise": "x"}
+
+
+def style():
+    """Set the report's style for this process: call it once, at a notebook's head."""
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+    set_matplotlib_formats("svg", metadata={"Date": None})
+    seaborn.set_theme(context="paper", style="ticks", rc={
+        "figure.figsize": (WIDTH, 2.8), "figure.constrained_layout.use": True, "figure.dpi": 200,
+        "savefig.dpi": 200, "svg.hashsalt": "report", "font.family": "DejaVu Sans",
+        "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7,
+        "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False,
+        "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.4,
+        "image.cmap": "gray", "image.interpolation": "nearest"})
+
+
+class _Comma(ScalarFormatter):
+    """Ticks with a decimal comma, whatever the locales that the machine has."""
+
+    def __call__(self, value, position=None):
+        return super().__call__(value, position).replace(".", ",")
+
+
+def decorate(ax, xlabel=None, ylabel=None, title=None):
+    """Set labels (with their units) and title, and give linear axes a decimal comma; return ax."""
+    ax.set(**{key: text for key, text in
+              {"xlabel": xlabel, "ylabel": ylabel, "title": title}.items() if text is not None})
+    for axis in (ax.xaxis, ax.yaxis):
+        if type(axis.get_major_formatter()) is ScalarFormatter:
+            axis.set_major_formatter(_Comma())
+    return ax
+
+
+def percent_axis(axis):
+    """Write the ticks of an axis of proportions as Spanish percentages; return the axis."""
+    axis.set_major_formatter(FuncFormatter(
+        lambda value, _: f"{100 * value:.4g} %".replace(".", ",")))
+    return axis
+
+
+def image(x, ax, title=None, color="black"):
+    """Draw one image (H, W, C) in [0, 1] without ticks, its title in `color`; return ax."""
+    ax.imshow(x.squeeze(), vmin=0, vmax=1, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(visible=True, linewidth=0.4, color="0.6")
+    if title is not None:
+        ax.set_title(title, color=color, pad=2, fontsize=7)
+    return ax
+
+
+def image_grid(x, titles=None, columns=10, width=WIDTH, color="black"):
+    """Draw images (N, H, W, C) in rows of `columns`, each with its title; return the axes, (N,)."""
+    rows = -(-len(x) // columns)
+    height = rows * (width / columns) * (1.28 if titles is not None else 1.03)
+    fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    fig.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.02, hspace=0.02)
+    for i, ax in enumerate(axes.flat):
+        if i < len(x):
+            image(x[i], ax, None if titles is None else titles[i], color)
+        else:
+            ax.axis("off")
+    return axes.flat[:len(x)]
+
+
+def row_labels(axes, labels, columns):
+    """Write labels to the left of the rows of a grid of `columns` images; return the axes."""
+    for ax, label in zip(axes[::columns], labels):
+        ax.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=4)
+    return axes
+
+
+def class_counts(counts, names, ax, color):
+    """Draw the counts of each class as bars with their numbers above; return ax."""
+    bars = ax.bar(range(len(counts)), counts, color=color, width=0.75)
+    ax.bar_label(bars, fontsize=6, padding=1)
+    ax.set_xticks(range(len(counts)), names)
+    ax.axhline(np.mean(counts), color="black", linewidth=0.7, linestyle=":")
+    return decorate(ax)
+
+
+def learning_curve(history, metric, ax, color):
+    """Draw a metric against the epoch: training (thin, dotted) and validation; return ax."""
+    epochs = np.arange(1, len(history[metric]) + 1)
+    marker = "." if len(epochs) < 15 else None
+    ax.plot(epochs, history[metric], color=color, linestyle=":", marker=marker, label="entrenamiento")
+    ax.plot(epochs, history[f"val_{metric}"], color=color, marker=marker, label="validación")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return decorate(ax, xlabel="época")
+
+
+def confusion(matrix, names, ax):
+    """Draw a confusion matrix in % of each true class, with the errors written; return ax."""
+    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    errors = np.where(np.eye(len(matrix), dtype=bool), np.nan, share)
+    top = max(np.nanmax(errors), 1e-9)
+    ax.imshow(errors, cmap="Greys", vmin=0, vmax=1.3 * top)
+    for i in range(len(matrix)):
+        for j in range(len(matrix)):
+            if i == j or share[i, j] > 0.12 * top:
+                text = f"{share[i, j]:.0f}" if i == j or top > 5 else f"{share[i, j]:.1f}"
+                ax.text(j, i, text.replace(".", ","), ha="center", va="center", fontsize=5.5,
+                        color=COLORS["correct"] if i == j else
+                        "white" if share[i, j] > 0.7 * top else "black")
+    ax.set_xticks(range(len(names)), names, rotation=90 if len(names[0]) > 1 else 0)
+    ax.set_yticks(range(len(names)), names)
+    return decorate(ax, xlabel="clase predicha", ylabel="clase verdadera")
+
+
+def probability_bars(p, y, names, ax, top=3):
+    """Draw the `top` most probable classes of one image as bars, the true class y told by colour."""
+    order = np.argsort(p)[::-1][:top]
+    ax.barh(range(top), p[order], height=0.8,
+            color=[COLORS["correct"] if k == y else COLORS["wrong"] for k in order])
+    for i, k in enumerate(order):
+        ax.text(1.02, i, f"{names[k]} {100 * p[k]:.0f} %", va="center", fontsize=6,
+                fontweight="bold" if k == y else "normal")
+    ax.set(xlim=(0, 1), ylim=(top - 0.5, -0.5), xticks=[], yticks=[])
+    ax.spines["bottom"].set_visible(False)
+    return ax
+
+
+def reliability(table, ax, color):
+    """Draw accuracy against confidence, with intervals and the diagonal; return ax.
+
+    table: of evaluation.reliability. A dot's area grows with the number of its images.
+    """
+    ax.plot([0, 1], [0, 1], color="black", linewidth=0.7, linestyle=":")
+    error = np.abs(table[["accuracy_low", "accuracy_high"]].to_numpy().T - table.accuracy.to_numpy())
+    ax.errorbar(table.confidence, table.accuracy, error, color=color, linewidth=0.9, fmt="-")
+    ax.scatter(table.confidence, table.accuracy, s=3 + 60 * table.n / table.n.max(), color=color,
+               edgecolor="white", linewidth=0.4, zorder=3)
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    return decorate(ax, xlabel="confianza", ylabel="precisión")
+
+
+def margin_density(margins, ax, kind, label):
+    """Draw the distribution of margins of a network (kind: its architecture); return ax."""
+    seaborn.kdeplot(x=margins, ax=ax, color=COLORS[kind], linestyle=LINES[kind], label=label,
+                    fill=True, alpha=0.15, linewidth=1.3, bw_adjust=0.7)
+    return decorate(ax, xlabel="margen $F$ (logits)", ylabel="densidad")
+
+
+def architecture(blocks, ax, color):
+    """Draw a network as boxes: height for the side of its maps, width for their number; return ax.
+
+    blocks: of models.blocks, rows (name, shape, parameters).
+    """
+    x, tallest = 0.0, max(shape[0] for _, shape, _ in blocks if len(shape) == 3)
+    for name, shape, parameters in blocks:
+        maps = len(shape) == 3
+        height = shape[0] / tallest if maps else 0.12 + 0.06 * np.log2(shape[0])
+        width = 0.16 + 0.13 * np.log2(shape[-1]) if maps else 0.22
+        ax.add_patch(Rectangle((x, -height / 2), width, height, facecolor=color, edgecolor="white",
+                               alpha=0.9 if parameters else 0.4))
+        middle = x + width / 2
+        ax.text(middle, 0.56, name, ha="center", va="bottom", fontsize=6)
+        ax.text(middle, -0.56, "×".join(map(str, shape)), ha="center", va="top", fontsize=6)
+        if parameters:
+            ax.text(middle, -0.68, f"{parameters:,}".replace(",", "\u202f"), ha="center", va="top",
+                    fontsize=6, color="0.35")
+        x += max(width, 0.62) + 0.1
+    ax.set(xlim=(-0.35, x), ylim=(-0.8, 0.72), xticks=[], yticks=[])
+    ax.axis("off")
+    return ax

@@ -1,0 +1,49 @@
+"""Computed sentences and tables, in Spanish, shown as Markdown by notebooks."""
+from IPython.display import Markdown, display
+
+
+def number(value, decimals=None):
+    """Return a number as Spanish text: decimal comma, thin space between thousands.
+
+    decimals: None leaves integers whole and gives the other numbers 3. A true minus sign.
+    """
+    if decimals is None:
+        decimals = 0 if float(value).is_integer() else 3
+    text = f"{value:,.{decimals}f}".replace("-", "−")
+    whole, _, fraction = text.partition(".")
+    whole = whole.replace(",", "" if len(whole) <= 5 else "\u202f")
+    return f"{whole},{fraction}" if fraction else whole
+
+
+def percent(value, decimals=2):
+    """Return a proportion as a Spanish percentage, "91,25 %"."""
+    return f"{number(100 * value, decimals)}\u00a0%"
+
+
+def with_interval(value, low, high, decimals=2):
+    """Return a proportion and its 95 % interval: "91,25 % [90,68; 91,79]"."""
+    return (f"{percent(value, decimals)} [{number(100 * low, decimals)}; "
+            f"{number(100 * high, decimals)}]")
+
+
+def say(sentence):
+    """Show a sentence (Markdown) whose numbers the cell computed."""
+    display(Markdown(sentence))
+
+
+def table(rows, header):
+    """Show rows of values as a Markdown table under `header`; text to the left, numbers right."""
+    rows = [list(row) for row in rows]
+    numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
+    lines = [header, ["---:" if right else ":---" for right in numeric]]
+    lines += [[number(v) if isinstance(v, (int, float)) else str(v) for v in row] for row in rows]
+    display(Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines)))
+
+
+NETWORKS = {"lenet": "LeNet-5", "resnet": "ResNet-20"}
+DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+
+
+def network_name(recipe):
+    """Return "LeNet-5 en MNIST" and the like, for a Recipe or any object with its two names."""
+    return f"{NETWORKS[recipe.architecture]} en {DATASETS[recipe.dataset]}"
