@@ -9,6 +9,7 @@ import zipfile
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from helpers import store
 
@@ -77,6 +78,42 @@ def load(name):
     x_train, x_test = (_images(arrays[key]) for key in ("x_train", "x_test"))
     y_train, y_test = (arrays[key].astype(np.int64) for key in ("y_train", "y_test"))
     return Dataset(name, x_train, y_train, x_test, y_test, CLASS_NAMES[name], complete)
+
+
+def statistics(name):
+    """Return a table of the whole data set: rows (dataset, split, quantity, value, low, high).
+
+    Quantities: "class 0" … (counts), "mean 0" … and "deviation 0" … (of each channel, over pixels in
+    [0, 1]). Exact, so low and high only leave room for rounding. Kept as an artifact: it holds for
+    the full set where that is at hand or the artifact ships, else for the part.
+    """
+    parameters = {"dataset": name, "complete": True}
+    if not store.has("statistics", parameters):
+        parameters["complete"] = load(name).complete
+    return store.cached("statistics", parameters, lambda: _statistics(load(name)),
+                        recompute=recompute_statistic)
+
+
+def recompute_statistic(row):
+    """Return the value of one row of `statistics`, computed anew; None without the full set."""
+    data = load(row["dataset"])
+    if not data.complete:
+        return None
+    table = _statistics(data)
+    return table[(table.split == row["split"]) & (table.quantity == row["quantity"])].value.item()
+
+
+def _statistics(data):
+    rows = []
+    for split, x, y in (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test)):
+        values = {f"class {k}": count for k, count in enumerate(np.bincount(y, minlength=10))}
+        for channel in range(x.shape[-1]):
+            pixels = x[..., channel].astype(np.float64)
+            values[f"mean {channel}"] = pixels.mean()
+            values[f"deviation {channel}"] = pixels.std()
+        rows += [{"dataset": data.name, "split": split, "quantity": quantity, "value": value,
+                  "low": value - 1e-6, "high": value + 1e-6} for quantity, value in values.items()]
+    return pd.DataFrame(rows)
 
 
 def read_checked(path, key):

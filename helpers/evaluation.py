@@ -37,21 +37,17 @@ def interval(correct, n):
     return tuple(binomtest(int(correct), int(n)).proportion_ci(method="wilson"))
 
 
-def test_logits(recipe, n=None):
-    """Return (logits, y) of a recipe's network on the first n test images; None: all 10,000.
+def test_logits(recipe, n=10_000):
+    """Return (logits, y) of a recipe's network on the first n test images, as many as there are.
 
-    Kept as an artifact. Where the artifact ships but not all the images are at hand, a loaded one
-    is still proved: the network is run on 500 of the images that are, drawn at random. Without
-    the artifact, n=None means all the test images at hand.
+    Kept as an artifact. Where that ships, all its n count even if not all the images are at hand;
+    a loaded one is still proved: the network runs on 500 of the images at hand, drawn at random.
     """
     data = datasets.load(recipe.dataset)
-    parameters = {"network": recipe.filename, "split": "test", "n": n or 10_000}
+    parameters = {"network": recipe.filename, "split": "test", "n": n}
     model, _ = training.load_or_train(recipe)
-    if n is None and not data.complete and not store.has("logits", parameters):
-        parameters["n"] = len(data.x_test)
-    if parameters["n"] > len(data.x_test) and not store.has("logits", parameters):
-        raise ValueError(f"n must be at most {len(data.x_test)}, the test images of "
-                         f"{recipe.dataset} under data/, got {n}")
+    if not store.has("logits", parameters):
+        parameters["n"] = min(n, len(data.x_test))
 
     def make():
         count = parameters["n"]
@@ -78,7 +74,7 @@ def accuracy_row(recipe, logits, y):
             "metric": "accuracy", "value": correct / n, "low": low, "high": high}
 
 
-def accuracy_table(recipes, n=None):
+def accuracy_table(recipes, n=10_000):
     """Return the tidy table of clean test accuracies, on the first 2,000 images and on the first n.
 
     The smaller share is there so that each network can be proved without the full data.

@@ -90,13 +90,21 @@ def row_labels(axes, labels, columns):
     return axes
 
 
-def class_counts(counts, names, ax, color):
-    """Draw the counts of each class as bars with their numbers above; return ax."""
-    bars = ax.bar(range(len(counts)), counts, color=color, width=0.75)
-    ax.bar_label(bars, fontsize=6, padding=1)
-    ax.set_xticks(range(len(counts)), names)
-    ax.axhline(np.mean(counts), color="black", linewidth=0.7, linestyle=":")
-    return decorate(ax)
+def class_counts(table, names):
+    """Draw the counts of each class, training and test; return the two axes.
+
+    table: of datasets.statistics. names: what to write below the bars.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.3))
+    for ax, split, title in zip(axes, ("train", "test"), ("entrenamiento", "prueba")):
+        is_count = (table.split == split) & table.quantity.str.startswith("class")
+        counts = table[is_count].value.astype(int).to_numpy()
+        bars = ax.bar(range(len(counts)), counts, color=COLORS[split], width=0.75)
+        ax.bar_label(bars, fontsize=6, padding=1)
+        ax.set_xticks(range(len(counts)), names)
+        ax.axhline(counts.mean(), color="black", linewidth=0.7, linestyle=":")
+        decorate(ax, "clase", "imágenes", title)
+    return axes
 
 
 def learning_curve(history, metric, ax, color):

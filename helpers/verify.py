@@ -73,7 +73,8 @@ def verify(minutes=10.0):
             continue
         outcome = "agree" if agree(row, value) else "disagree"
         counts[outcome] += 1
-        what = " ".join(f"{key}={row[key]}" for key in ("dataset", "model", "attack", "n", "metric"))
+        what = " ".join(f"{key}={text}" for key, text in row.items()
+                        if key not in ("value", "low", "high") and text == text)
         print(f"{outcome}: {name} {what}: {row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}], "
               f"now {value:.4f}")
     print("Entries: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
