@@ -7,7 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+
+from helpers import text
 
 WIDTH = 6.7  # inches: a figure across the text, printed at its own size
 
@@ -24,14 +26,14 @@ MARKERS = {"lenet": "o", "resnet": "s", "fgsm": "^", "pgd": "v", "carlini_wagner
 def style():
     """Set the report's style for this process: call it once, at a notebook's head."""
     from matplotlib_inline.backend_inline import set_matplotlib_formats
-    set_matplotlib_formats("svg", metadata={"Date": None})
+    set_matplotlib_formats("svg", metadata={"Date": None}, bbox_inches=None)  # at its own size
     seaborn.set_theme(context="paper", style="ticks", rc={
         "figure.figsize": (WIDTH, 2.8), "figure.constrained_layout.use": True, "figure.dpi": 200,
         "savefig.dpi": 200, "svg.hashsalt": "report", "font.family": "DejaVu Sans",
         "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7,
         "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False,
         "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.4,
-        "image.cmap": "gray", "image.interpolation": "nearest"})
+        "image.cmap": "gray", "image.interpolation": "none", "image.composite_image": False})
 
 
 class _Comma(ScalarFormatter):
@@ -54,13 +56,13 @@ def decorate(ax, xlabel=None, ylabel=None, title=None):
 def percent_axis(axis):
     """Write the ticks of an axis of proportions as Spanish percentages; return the axis."""
     axis.set_major_formatter(FuncFormatter(
-        lambda value, _: f"{100 * value:.4g} %".replace(".", ",")))
+        lambda value, _: f"{100 * value:.4g}\u00a0%".replace(".", ",")))
     return axis
 
 
 def image(x, ax, title=None, color="black"):
     """Draw one image (H, W, C) in [0, 1] without ticks, its title in `color`; return ax."""
-    ax.imshow(x.squeeze(), vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(x.squeeze(), vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set(visible=True, linewidth=0.4, color="0.6")
@@ -100,9 +102,10 @@ def class_counts(table, names):
         is_count = (table.split == split) & table.quantity.str.startswith("class")
         counts = table[is_count].value.astype(int).to_numpy()
         bars = ax.bar(range(len(counts)), counts, color=COLORS[split], width=0.75)
-        ax.bar_label(bars, fontsize=6, padding=1)
+        for label in ax.bar_label(bars, fontsize=6, padding=1):
+            label.set_bbox({"color": "white", "pad": 0.5})
         ax.set_xticks(range(len(counts)), names)
-        ax.axhline(counts.mean(), color="black", linewidth=0.7, linestyle=":")
+        ax.axhline(counts.mean(), color="black", linewidth=0.7, linestyle=":", zorder=0)
         decorate(ax, "clase", "imágenes", title)
     return axes
 
@@ -113,8 +116,17 @@ def learning_curve(history, metric, ax, color):
     marker = "." if len(epochs) < 15 else None
     ax.plot(epochs, history[metric], color=color, linestyle=":", marker=marker, label="entrenamiento")
     ax.plot(epochs, history[f"val_{metric}"], color=color, marker=marker, label="validación")
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     return decorate(ax, xlabel="época")
+
+
+def log_axis(axis):
+    """Make an axis logarithmic, with plain numbers and a decimal comma at 1, 2 and 5; return it."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace(".", ",")))
+    axis.set_minor_formatter(NullFormatter())
+    return axis
 
 
 def confusion(matrix, names, ax):
@@ -126,8 +138,8 @@ def confusion(matrix, names, ax):
     for i in range(len(matrix)):
         for j in range(len(matrix)):
             if i == j or share[i, j] > 0.12 * top:
-                text = f"{share[i, j]:.0f}" if i == j or top > 5 else f"{share[i, j]:.1f}"
-                ax.text(j, i, text.replace(".", ","), ha="center", va="center", fontsize=5.5,
+                written = text.number(share[i, j], 0 if i == j or top > 5 else 1)
+                ax.text(j, i, written, ha="center", va="center", fontsize=5.5,
                         color=COLORS["correct"] if i == j else
                         "white" if share[i, j] > 0.7 * top else "black")
     ax.set_xticks(range(len(names)), names, rotation=90 if len(names[0]) > 1 else 0)
@@ -141,7 +153,7 @@ def probability_bars(p, y, names, ax, top=3):
     ax.barh(range(top), p[order], height=0.8,
             color=[COLORS["correct"] if k == y else COLORS["wrong"] for k in order])
     for i, k in enumerate(order):
-        ax.text(1.02, i, f"{names[k]} {100 * p[k]:.0f} %", va="center", fontsize=6,
+        ax.text(1.04, i, f"{names[k]}: {text.percent(p[k], 1)}", va="center", fontsize=6,
                 fontweight="bold" if k == y else "normal")
     ax.set(xlim=(0, 1), ylim=(top - 0.5, -0.5), xticks=[], yticks=[])
     ax.spines["bottom"].set_visible(False)
@@ -182,11 +194,11 @@ def architecture(blocks, ax, color):
         ax.add_patch(Rectangle((x, -height / 2), width, height, facecolor=color, edgecolor="white",
                                alpha=0.9 if parameters else 0.4))
         middle = x + width / 2
-        ax.text(middle, 0.56, name, ha="center", va="bottom", fontsize=6)
+        ax.text(middle, 0.56, text.LAYERS.get(name, name), ha="center", va="bottom", fontsize=6)
         ax.text(middle, -0.56, "×".join(map(str, shape)), ha="center", va="top", fontsize=6)
         if parameters:
-            ax.text(middle, -0.68, f"{parameters:,}".replace(",", "\u202f"), ha="center", va="top",
-                    fontsize=6, color="0.35")
+            ax.text(middle, -0.70, text.number(parameters), ha="center", va="top", fontsize=6,
+                    color="0.35")
         x += max(width, 0.62) + 0.1
     ax.set(xlim=(-0.35, x), ylim=(-0.8, 0.72), xticks=[], yticks=[])
     ax.axis("off")

@@ -84,7 +84,7 @@ class Page(Exporter):
                 (Path(folder) / name).write_bytes(content)
             html = pypandoc.convert_text(text, "html5", "markdown", extra_args=[
                 "--standalone", "--embed-resources", "--mathml", "--toc", "--toc-depth=2",
-                "--wrap=none", "--section-divs", f"--resource-path={folder}",
+                "--wrap=none", "--columns=10000", "--section-divs", f"--resource-path={folder}",
                 f"--css={PAGE / 'page.css'}", "--citeproc", f"--bibliography={BIBLIOGRAPHY}",
                 "--metadata=lang:es", f"--metadata=pagetitle:{title}", "--metadata=link-citations",
                 "--metadata=reference-section-title:Referencias", "--fail-if-warnings"])

@@ -1,0 +1,140 @@
+"""Recipes, resuming, determinism, and the networks that ship."""
+import dataclasses
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from helpers import datasets, evaluation, store, training
+from helpers.training import Recipe
+
+SMALL = Recipe("mnist", "lenet", epochs=3, train_size=300, shift=1, flip=True)
+
+KILLED_AFTER_AN_EPOCH = """
+import os, signal, sys
+from pathlib import Path
+from helpers import store, training
+store.MADE = Path(sys.argv[1])
+save = training._save_partial
+def save_and_die(*args):
+    save(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+training._save_partial = save_and_die
+training.load_or_train(training.Recipe("mnist", "lenet", epochs=3, train_size=300, shift=1, flip=True))
+"""
+
+
+def _weights(model):
+    return [np.asarray(weight) for weight in model.weights]
+
+
+def _same(a, b):
+    return all(np.array_equal(u, v) for u, v in zip(_weights(a), _weights(b), strict=True))
+
+
+def test_a_killed_training_resumes_to_the_very_same_weights(made, tmp_path):
+    elsewhere = tmp_path / "killed"
+    child = subprocess.run([sys.executable, "-c", KILLED_AFTER_AN_EPOCH, str(elsewhere)],
+                           capture_output=True, cwd=store.ROOT)
+    assert child.returncode == -signal.SIGKILL
+    names = {path.name for path in elsewhere.iterdir()}
+    assert SMALL.filename not in names and len(names) == 2  # one epoch's weights and history
+    whole, history = training.load_or_train(SMALL)
+    elsewhere.rename(tmp_path / "again")
+    store.MADE = tmp_path / "again"  # the fixture's monkeypatch puts it back
+    resumed, resumed_history = training.load_or_train(SMALL)
+    assert _same(whole, resumed)
+    assert resumed_history == history and len(history["loss"]) == SMALL.epochs
+    assert not list(store.MADE.glob("*partial*"))
+
+
+def test_a_finished_network_is_loaded_not_trained(made, monkeypatch):
+    first, history = training.load_or_train(SMALL)
+    monkeypatch.setattr(training, "_train", None)
+    second, again = training.load_or_train(SMALL)
+    assert _same(first, second) and again == history
+    record = store.read_record(made / SMALL.filename)
+    assert record["parameters"] == training._json(SMALL)
+    assert record["accuracies"]["test"]["n"] == 10000
+    assert {"history", "seconds", "versions", "data_sha256", "sha256"} <= record.keys()
+    model, recipe, _ = training.read_network(made / SMALL.filename)
+    assert recipe == SMALL and _same(model, first)
+    path = made / SMALL.filename
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=SMALL.filename):
+        training.load_or_train(SMALL)
+
+
+def test_a_damaged_interrupted_training_is_refused_and_named(made):
+    weights, history = training._partial_paths(made / SMALL.filename)
+    made.mkdir()
+    weights.write_bytes(b"half")
+    history.write_text('{"started": 0, "seconds": 1, "history": {}}')
+    with pytest.raises(ValueError, match=weights.name):
+        training.load_or_train(SMALL)
+    history.write_text('{"started"')
+    with pytest.raises(ValueError, match=history.name):
+        training.load_or_train(SMALL)
+
+
+def test_every_field_of_a_recipe_changes_the_name():
+    other = {"dataset": "cifar10", "architecture": "resnet", "arguments": (("width", 2.0),),
+             "epochs": 9, "batch_size": 64, "learning_rate": 0.01, "schedule": "constant",
+             "warmup_epochs": 0, "shift": 3, "flip": False, "weight_decay": 0.1,
+             "validation_share": 0.1, "train_size": 400, "seed": 1}
+    assert other.keys() == {field.name for field in dataclasses.fields(Recipe)}
+    names = {dataclasses.replace(SMALL, **{key: value}).filename for key, value in other.items()}
+    assert len(names | {SMALL.filename}) == len(other) + 1
+
+
+@pytest.mark.parametrize("field, value", [
+    ("dataset", "fashion"), ("architecture", "vgg"), ("schedule", "steps"), ("epochs", -1),
+    ("epochs", 1.5), ("batch_size", 0), ("learning_rate", 0.0), ("weight_decay", -1.0),
+    ("validation_share", 0.0), ("train_size", 5), ("seed", -1), ("shift", -1)])
+def test_bad_recipes_are_named(field, value):
+    with pytest.raises(ValueError, match=rf"{field} must .*{value}"):
+        dataclasses.replace(SMALL, **{field: value})
+
+
+def test_more_training_images_than_there_are():
+    with pytest.raises(ValueError, match="train_size must be at most 60000.*got 70000"):
+        training.load_or_train(dataclasses.replace(SMALL, train_size=70000))
+
+
+def test_the_split_holds_out_each_class_and_nothing_twice():
+    y = np.repeat(np.arange(10), 50)
+    train, validation = training.split(y, 0.1, seed=0)
+    assert np.bincount(y[validation]).tolist() == [5] * 10
+    assert sorted([*train, *validation]) == list(range(500))
+    assert not np.array_equal(validation, training.split(y, 0.1, seed=1)[1])
+
+
+def test_augmentation_shifts_and_mirrors():
+    x = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
+    assert np.array_equal(training.augment(x, np.random.default_rng(0), shift=0, flip=False), x)
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+    candidates = np.stack([view for top in range(5) for left in range(5) for view in
+                           (padded[:, top:top + 8, left:left + 8],
+                            padded[:, top:top + 8, left:left + 8][:, :, ::-1])])
+    moved = training.augment(x, np.random.default_rng(0), shift=2, flip=True)
+    hits = (candidates == moved).all(axis=(2, 3, 4))
+    assert hits.any(axis=0).all() and not np.array_equal(moved, x)
+    assert len(set(hits.argmax(axis=0))) > 5  # images move independently
+
+
+@pytest.mark.parametrize("key", training.RECIPES, ids="-".join)
+def test_shipped_networks_are_as_good_as_promised(key):
+    promised = {("mnist", "lenet"): 0.990, ("mnist", "resnet"): 0.994,
+                ("cifar10", "lenet"): 0.68, ("cifar10", "resnet"): 0.905}[key]
+    recipe = training.RECIPES[key]
+    path = store.SHIPPED / recipe.filename
+    model, read, record = training.read_network(path)
+    assert read == recipe and store.file_sha256(path) == record["sha256"]
+    test = record["accuracies"]["test"]
+    assert test["n"] == 10000 and test["correct"] / 10000 >= promised
+    data = datasets.load(recipe.dataset)
+    correct = evaluation.predict(model, data.x_test[:500]).argmax(1) == data.y_test[:500]
+    low, high = evaluation.interval(correct.sum(), 500)
+    assert low - 0.01 <= test["correct"] / 10000 <= high + 0.01
