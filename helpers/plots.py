@@ -17,7 +17,7 @@ WIDTH = 6.7  # inches: a figure across the text, printed at its own size
 COLORS = {
     "lenet": "#0072B2", "resnet": "#D55E00",
     "fgsm": "#E69F00", "pgd": "#CC79A7", "carlini_wagner": "#009E73", "noise": "#7F7F7F",
-    "train": "#56B4E9", "test": "#1B2A41", "correct": "#0072B2", "wrong": "#D55E00",
+    "data": "#56B4E9", "true_class": "#222222", "other_class": "#BDBDBD",
 }
 LINES = {"lenet": "-", "resnet": "--"}
 MARKERS = {"lenet": "o", "resnet": "s", "fgsm": "^", "pgd": "v", "carlini_wagner": "D", "noise": "x"}
@@ -60,18 +60,18 @@ def percent_axis(axis):
     return axis
 
 
-def image(x, ax, title=None, color="black"):
-    """Draw one image (H, W, C) in [0, 1] without ticks, its title in `color`; return ax."""
+def image(x, ax, title=None):
+    """Draw one image (H, W, C) in [0, 1] without ticks; return ax."""
     ax.imshow(x.squeeze(), vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set(visible=True, linewidth=0.4, color="0.6")
     if title is not None:
-        ax.set_title(title, color=color, pad=2, fontsize=7)
+        ax.set_title(title, pad=2, fontsize=7)
     return ax
 
 
-def image_grid(x, titles=None, columns=10, width=WIDTH, color="black"):
+def image_grid(x, titles=None, columns=10, width=WIDTH):
     """Draw images (N, H, W, C) in rows of `columns`, each with its title; return the axes, (N,)."""
     rows = -(-len(x) // columns)
     height = rows * (width / columns) * (1.28 if titles is not None else 1.03)
@@ -79,7 +79,7 @@ def image_grid(x, titles=None, columns=10, width=WIDTH, color="black"):
     fig.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.02, hspace=0.02)
     for i, ax in enumerate(axes.flat):
         if i < len(x):
-            image(x[i], ax, None if titles is None else titles[i], color)
+            image(x[i], ax, None if titles is None else titles[i])
         else:
             ax.axis("off")
     return axes.flat[:len(x)]
@@ -101,7 +101,7 @@ def class_counts(table, names):
     for ax, split, title in zip(axes, ("train", "test"), ("entrenamiento", "prueba")):
         is_count = (table.split == split) & table.quantity.str.startswith("class")
         counts = table[is_count].value.astype(int).to_numpy()
-        bars = ax.bar(range(len(counts)), counts, color=COLORS[split], width=0.75)
+        bars = ax.bar(range(len(counts)), counts, color=COLORS["data"], width=0.75)
         for label in ax.bar_label(bars, fontsize=6, padding=1):
             label.set_bbox({"color": "white", "pad": 0.5})
         ax.set_xticks(range(len(counts)), names)
@@ -140,8 +140,8 @@ def confusion(matrix, names, ax):
             if i == j or share[i, j] > 0.12 * top:
                 written = text.number(share[i, j], 0 if i == j or top > 5 else 1)
                 ax.text(j, i, written, ha="center", va="center", fontsize=5.5,
-                        color=COLORS["correct"] if i == j else
-                        "white" if share[i, j] > 0.7 * top else "black")
+                        fontweight="bold" if i == j else "normal",
+                        color="white" if i != j and share[i, j] > 0.7 * top else "black")
     ax.set_xticks(range(len(names)), names, rotation=90 if len(names[0]) > 1 else 0)
     ax.set_yticks(range(len(names)), names)
     return decorate(ax, xlabel="clase predicha", ylabel="clase verdadera")
@@ -151,7 +151,7 @@ def probability_bars(p, y, names, ax, top=3):
     """Draw the `top` most probable classes of one image as bars, the true class y told by colour."""
     order = np.argsort(p)[::-1][:top]
     ax.barh(range(top), p[order], height=0.8,
-            color=[COLORS["correct"] if k == y else COLORS["wrong"] for k in order])
+            color=[COLORS["true_class" if k == y else "other_class"] for k in order])
     for i, k in enumerate(order):
         ax.text(1.04, i, f"{names[k]}: {text.percent(p[k], 1)}", va="center", fontsize=6,
                 fontweight="bold" if k == y else "normal")
