@@ -33,7 +33,7 @@ $(READY): environment.yml helpers/pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@sed -n 's/^ *- \(-e [^ ]*\|[a-z0-9_-]*==[^ ]*\).*/\1/p' environment.yml > .venv/requirements.txt
 	@$(BIN)/pip install --disable-pip-version-check --retries 2 -r .venv/requirements.txt > .venv/install.log 2>&1 || \
-	  { echo "Could not install: $$(grep -m1 -o 'ERROR.*\|.*NewConnectionError.*' .venv/install.log | cut -c1-160). Is there a network? See .venv/install.log"; exit 1; }
+	  { echo "Could not install what environment.yml lists: is there a network? pip's own words are in .venv/install.log"; exit 1; }
 	@touch $@
 
 data: $(READY)  ## bring the full CIFAR-10 (FROM=folder: from .npz files there)
