@@ -54,7 +54,7 @@ verify: $(READY)  ## recompute a random sample of what ships (MINUTES=10)
 	@$(BIN)/python -m helpers.verify $(MINUTES)
 
 lab: $(READY)  ## open JupyterLab
-	@$(BIN)/jupyter lab --notebook-dir=.
+	@$(BIN)/jupyter lab --ServerApp.root_dir=.
 
 strip: $(READY)  ## take the outputs out of the notebooks
 	@$(BIN)/nbstripout $(NOTEBOOKS)
@@ -75,8 +75,9 @@ $(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE
 	@mv $@.partial.ipynb $@
 
 $(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/render.py $(wildcard helpers/page/*) notebooks/references.bib
-	@mkdir -p $(@D)
-	$(BIN)/jupyter nbconvert --log-level WARN --to helpers.render.Page $< --output-dir $(@D)
+	@mkdir -p $(@D)/.partial
+	$(BIN)/jupyter nbconvert --log-level WARN --to helpers.render.Page $< --output-dir $(@D)/.partial
+	@mv $(@D)/.partial/$(@F) $@
 
 .DELETE_ON_ERROR:
 .SECONDARY:

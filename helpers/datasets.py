@@ -6,6 +6,7 @@ first 2,000 test images, in official order). The full CIFAR-10 is read if `make 
 """
 import hashlib
 import zipfile
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,10 @@ NAMES = tuple(CLASS_NAMES)
 
 
 class Dataset(NamedTuple):
-    """Images float32 in [0, 1], (N, H, W, C); labels int64, (N,); complete: all official images."""
+    """Images float32 in [0, 1], (N, H, W, C); labels int64, (N,); both read-only.
+
+    complete: whether these are all the official images.
+    """
     name: str
     x_train: np.ndarray
     y_train: np.ndarray
@@ -74,10 +78,9 @@ def load(name):
     complete = (store.DATA / filename).exists()
     if not complete and name == "cifar10":
         filename = "cifar10_part.npz"
-    arrays = read_checked(store.DATA / filename, filename)
-    x_train, x_test = (_images(arrays[key]) for key in ("x_train", "x_test"))
-    y_train, y_test = (arrays[key].astype(np.int64) for key in ("y_train", "y_test"))
-    return Dataset(name, x_train, y_train, x_test, y_test, CLASS_NAMES[name], complete)
+    path = store.DATA / filename
+    arrays = _converted(path, filename, path.stat().st_mtime_ns)
+    return Dataset(name, *arrays, CLASS_NAMES[name], complete)
 
 
 def statistics(name):
@@ -155,6 +158,18 @@ def first_per_class(y, n):
     return np.sort(np.concatenate([np.flatnonzero(y == k)[:n // 10] for k in range(10)]))
 
 
-def _images(array):
-    x = array.astype(np.float32) / np.float32(255)
-    return x[..., np.newaxis] if x.ndim == 3 else x
+@lru_cache(maxsize=2)
+def _converted(path, key, modified):
+    """Return the arrays as float32 in [0, 1] and int64, read-only: all callers share them."""
+    arrays = read_checked(path, key)
+    converted = []
+    for name in ARRAYS:
+        array = arrays[name]
+        if name.startswith("x"):
+            array = array.astype(np.float32) / np.float32(255)
+            array = array[..., np.newaxis] if array.ndim == 3 else array
+        else:
+            array = array.astype(np.int64)
+        array.flags.writeable = False
+        converted.append(array)
+    return tuple(converted)

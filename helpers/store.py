@@ -117,11 +117,15 @@ def read_record(path):
     return record
 
 
-def write_record(path, parameters, seconds, **more):
-    """Write the record of the finished artifact `path`, and return it.
+def write(path, save, parameters, seconds, **more):
+    """Write an artifact by `save(partial path)`, then its record; return the record.
 
-    The record comes last: an artifact without one does not count as made.
+    The record comes last, and an old one goes first: an artifact without one does not count as
+    made, so that an interruption at any point leaves nothing that looks finished.
     """
+    record_path(path).unlink(missing_ok=True)
+    with atomic(path) as partial:
+        save(partial)
     record = {"parameters": parameters, "seconds": round(seconds, 3), "made": time.time(),
               "versions": versions(), "sha256": file_sha256(path), **more}
     write_json(record_path(path), record)
@@ -150,10 +154,10 @@ def cached(name, parameters, make, *, check=None, recompute=None):
         return value
     start = time.perf_counter()
     value = make()
+    seconds = time.perf_counter() - start
     path = MADE / (stem + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
-    _write(path, value)
     more = {"recompute": f"{recompute.__module__}:{recompute.__name__}"} if recompute else {}
-    record = write_record(path, parameters, time.perf_counter() - start, **more)
+    record = write(path, lambda partial: _save(partial, value), parameters, seconds, **more)
     note(path.name, "computed", record)
     return _read(path)  # what was computed and what will be loaded are the same value
 
@@ -192,9 +196,8 @@ def _read(path):
         return {key: file[key] for key in file.files}
 
 
-def _write(path, value):
-    with atomic(path) as partial:
-        if isinstance(value, pd.DataFrame):
-            value.to_csv(partial, index=False)
-        else:
-            np.savez_compressed(partial, **value)
+def _save(path, value):
+    if isinstance(value, pd.DataFrame):
+        value.to_csv(path, index=False)
+    else:
+        np.savez_compressed(path, **value)

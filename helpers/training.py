@@ -296,20 +296,17 @@ def _load(path, compiled=False):
 
 def _finish(path, model, recipe, state, data_digest, subsets):
     model.optimizer = None  # a finished network needs no momenta: half the size
-    with store.atomic(path) as partial:
-        model.save(partial)
-    model = _load(path)
     accuracies = {}
     for name, (x, y) in subsets.items():
         correct = np.argmax(model.predict(x, batch_size=500, verbose=0), axis=1) == y
         accuracies[name] = {"n": len(y), "correct": int(correct.sum()),
                             "correct_of_first_2000": int(correct[:2000].sum())}
-    record = store.write_record(path, _json(recipe), state["seconds"], history=state["history"],
-                                accuracies=accuracies, data_sha256=data_digest)
+    record = store.write(path, model.save, _json(recipe), state["seconds"],
+                         history=state["history"], accuracies=accuracies, data_sha256=data_digest)
     for partial in _partial_paths(path):
         partial.unlink(missing_ok=True)
     store.note(path.name, "computed", record)
-    return model, state["history"]
+    return _load(path), state["history"]
 
 
 def _json(recipe):
