@@ -34,10 +34,19 @@ def _injected(history):
     """Return the parameters that papermill's cell set, from the kernel's list of executed cells."""
     for source in history:
         if source.startswith("# Parameters"):
-            statements = ast.parse(source).body
-            return {statement.targets[0].id: ast.literal_eval(statement.value)
-                    for statement in statements if isinstance(statement, ast.Assign)}
+            return {statement.targets[0].id: _literal(statement.value)
+                    for statement in ast.parse(source).body if isinstance(statement, ast.Assign)}
     return {}
+
+
+def _literal(node):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:  # papermill writes float('nan') and the like
+        return _ABSENT
+
+
+_ABSENT = object()
 
 
 def _of_profile(name, injected):
@@ -46,9 +55,6 @@ def _of_profile(name, injected):
         if name in profile and all(injected.get(key, _ABSENT) == profile[key] for key in profile):
             return True
     return False
-
-
-_ABSENT = object()
 
 
 def _fits(value, what):
