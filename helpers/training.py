@@ -76,7 +76,7 @@ class Recipe:
 RECIPES = {
     ("mnist", "lenet"): Recipe("mnist", "lenet", epochs=20, learning_rate=0.05, shift=2,
                                weight_decay=1e-3),
-    ("mnist", "resnet"): Recipe("mnist", "resnet", epochs=6, learning_rate=0.1, shift=2,
+    ("mnist", "resnet"): Recipe("mnist", "resnet", epochs=5, learning_rate=0.1, shift=2,
                                 weight_decay=5e-3),
     ("cifar10", "lenet"): Recipe("cifar10", "lenet", epochs=60, learning_rate=0.05, shift=4,
                                  flip=True, weight_decay=1e-3),
