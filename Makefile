@@ -77,7 +77,7 @@ $(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE
 $(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/render.py $(wildcard helpers/page/*) notebooks/references.bib
 	@mkdir -p $(@D)/.partial
 	$(BIN)/jupyter nbconvert --log-level WARN --to helpers.render.Page $< --output-dir $(@D)/.partial
-	@mv $(@D)/.partial/$(@F) $@
+	@mv $(@D)/.partial/$(@F) $@; rmdir $(@D)/.partial 2>/dev/null || true
 
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -32,12 +32,24 @@ def say(sentence):
 
 
 def table(rows, header):
-    """Show rows of values as a Markdown table under `header`; text to the left, numbers right."""
+    """Show rows of values as a Markdown table under `header`; text to the left, numbers right.
+
+    Of floats one decimal is written: format those that need another number of them beforehand.
+    """
     rows = [list(row) for row in rows]
     numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
     lines = [header, ["---:" if right else ":---" for right in numeric]]
-    lines += [[number(v) if isinstance(v, (int, float)) else str(v) for v in row] for row in rows]
+    lines += [[number(v, 1 if isinstance(v, float) else 0) if isinstance(v, (int, float)) else str(v)
+               for v in row] for row in rows]
     display(Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines)))
+
+
+def provenance(ledger):
+    """Show as a table what a notebook loaded and what it computed (of store.ledger)."""
+    actions = {"loaded": "cargado", "computed": "calculado"}
+    table([[f"`{row.artifact}`", actions[row.action], float(row.seconds), row.made]
+           for row in ledger.itertuples()],
+          ["artefacto", "en esta ejecución", "segundos que llevó", "hecho el"])
 
 
 NETWORKS = {"lenet": "LeNet-5", "resnet": "ResNet-20"}
