@@ -1,4 +1,6 @@
 """Computed sentences and tables, in Spanish, shown as Markdown by notebooks."""
+from numbers import Integral, Real
+
 from IPython.display import Markdown, display
 
 
@@ -37,9 +39,9 @@ def table(rows, header):
     Of floats one decimal is written: format those that need another number of them beforehand.
     """
     rows = [list(row) for row in rows]
-    numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
+    numeric = [all(isinstance(row[i], Real) for row in rows) for i in range(len(header))]
     lines = [header, ["---:" if right else ":---" for right in numeric]]
-    lines += [[number(v, 1 if isinstance(v, float) else 0) if isinstance(v, (int, float)) else str(v)
+    lines += [[number(v, 0 if isinstance(v, Integral) else 1) if isinstance(v, Real) else str(v)
                for v in row] for row in rows]
     display(Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines)))
 
