@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from helpers import datasets, models, store
+from helpers import batches, datasets, models, store
 
 MOMENTUM = 0.9
 
@@ -136,50 +136,6 @@ def read_network(path):
     return _load(path), recipe, record
 
 
-def split(y, share, seed):
-    """Return (training, validation) indices of labels y: `share` of each class is for validation."""
-    rng = np.random.default_rng([seed, 0])
-    validation = np.concatenate([
-        rng.permutation(np.flatnonzero(y == k))[:max(1, round(share * np.sum(y == k)))]
-        for k in np.unique(y)])
-    mask = np.zeros(len(y), bool)
-    mask[validation] = True
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
-
-
-def augment(x, rng, *, shift, flip):
-    """Return a copy of images x, each moved by up to `shift` pixels each way and maybe mirrored."""
-    if shift:
-        n, height, width, _ = x.shape
-        pads = ((0, 0), (shift, shift), (shift, shift), (0, 0))
-        padded = np.pad(x, pads, mode="reflect")
-        top, left = rng.integers(0, 2 * shift + 1, (2, n))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-        x = np.moveaxis(windows[np.arange(n), top, left], 1, -1)
-    if flip:
-        mirrored = rng.random(len(x)) < 0.5
-        x = np.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
-    return np.ascontiguousarray(x)
-
-
-class _Batches(keras.utils.PyDataset):
-    """One epoch's batches: their order and augmentation depend only on the recipe and the epoch."""
-
-    def __init__(self, x, y, recipe, epoch):
-        super().__init__()
-        self.x, self.y, self.recipe, self.epoch = x, y, recipe, epoch
-        self.order = np.random.default_rng([recipe.seed, 1, epoch]).permutation(len(x))
-
-    def __len__(self):
-        return -(-len(self.x) // self.recipe.batch_size)
-
-    def __getitem__(self, i):
-        chosen = self.order[i * self.recipe.batch_size:(i + 1) * self.recipe.batch_size]
-        rng = np.random.default_rng([self.recipe.seed, 2, self.epoch, i])
-        x = augment(self.x[chosen], rng, shift=self.recipe.shift, flip=self.recipe.flip)
-        return x, self.y[chosen]
-
-
 class _StepBar(keras.callbacks.Callback):
     """Moves a tqdm bar by one a batch and shows the running accuracy."""
 
@@ -195,7 +151,7 @@ class _StepBar(keras.callbacks.Callback):
 
 def _train(recipe):
     (x, y), validation, test, data_digest = _data(recipe)
-    steps = len(_Batches(x, y, recipe, 0))
+    steps = len(batches.Batches(x, y, recipe, 0))
     path = store.MADE / recipe.filename
     model, state = _resume(path, recipe, steps) or _start(recipe, x, steps)
     done = len(state["history"]["loss"])
@@ -205,8 +161,8 @@ def _train(recipe):
             start = time.perf_counter()
             bar.set_description(f"{recipe.architecture} {recipe.dataset} "
                                 f"epoch {epoch + 1}/{recipe.epochs}")
-            fitted = model.fit(_Batches(x, y, recipe, epoch), validation_data=validation, verbose=0,
-                               shuffle=False, callbacks=[_StepBar(bar)]).history
+            fitted = model.fit(batches.Batches(x, y, recipe, epoch), validation_data=validation,
+                               verbose=0, shuffle=False, callbacks=[_StepBar(bar)]).history
             fitted["learning_rate"] = [float(model.optimizer.learning_rate)]
             for key, values in state["history"].items():
                 values.append(round(fitted[key][0], 6))
@@ -252,7 +208,7 @@ def _data(recipe):
     used = (slice(None) if recipe.train_size is None
             else datasets.first_per_class(data.y_train, recipe.train_size))
     x, y = data.x_train[used], data.y_train[used]
-    train, validation = split(y, recipe.validation_share, recipe.seed)
+    train, validation = batches.split(y, recipe.validation_share, recipe.seed)
     digest = datasets.array_sha256(x)
     test = data.x_test, data.y_test
     return (x[train], y[train]), (x[validation], y[validation]), test, digest

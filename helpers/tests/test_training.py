@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import datasets, evaluation, store, training
+from helpers import batches, datasets, evaluation, store, training
 from helpers.training import Recipe
 
 SMALL = Recipe("mnist", "lenet", epochs=3, train_size=300, shift=1, flip=True)
@@ -105,20 +105,20 @@ def test_more_training_images_than_there_are():
 
 def test_the_split_holds_out_each_class_and_nothing_twice():
     y = np.repeat(np.arange(10), 50)
-    train, validation = training.split(y, 0.1, seed=0)
+    train, validation = batches.split(y, 0.1, seed=0)
     assert np.bincount(y[validation]).tolist() == [5] * 10
     assert sorted([*train, *validation]) == list(range(500))
-    assert not np.array_equal(validation, training.split(y, 0.1, seed=1)[1])
+    assert not np.array_equal(validation, batches.split(y, 0.1, seed=1)[1])
 
 
 def test_augmentation_shifts_and_mirrors():
     x = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
-    assert np.array_equal(training.augment(x, np.random.default_rng(0), shift=0, flip=False), x)
+    assert np.array_equal(batches.augment(x, np.random.default_rng(0), shift=0, flip=False), x)
     padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
     candidates = np.stack([view for top in range(5) for left in range(5) for view in
                            (padded[:, top:top + 8, left:left + 8],
                             padded[:, top:top + 8, left:left + 8][:, :, ::-1])])
-    moved = training.augment(x, np.random.default_rng(0), shift=2, flip=True)
+    moved = batches.augment(x, np.random.default_rng(0), shift=2, flip=True)
     hits = (candidates == moved).all(axis=(2, 3, 4))
     assert hits.any(axis=0).all() and not np.array_equal(moved, x)
     assert len(set(hits.argmax(axis=0))) > 5  # images move independently
