@@ -29,6 +29,7 @@ def style():
     set_matplotlib_formats("svg", metadata={"Date": None}, bbox_inches=None)  # at its own size
     seaborn.set_theme(context="paper", style="ticks", rc={
         "figure.figsize": (WIDTH, 2.8), "figure.constrained_layout.use": True, "figure.dpi": 200,
+        "figure.constrained_layout.h_pad": 0.07, "figure.constrained_layout.w_pad": 0.07,
         "savefig.dpi": 200, "svg.hashsalt": "report", "font.family": "DejaVu Sans",
         "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7,
         "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False,
