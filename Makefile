@@ -68,7 +68,8 @@ $(EXECUTED)/02_entrenamiento.ipynb: $(EXECUTED)/01_datos.ipynb
 $(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE) | $(READY)
 	@mkdir -p $(@D)
 	@rm -f $@
-	$(BIN)/papermill -k python3 --log-level WARNING -f notebooks/$(PROFILE).yaml $< $@.partial.ipynb || \
+	@echo "Executing $<"
+	@$(BIN)/papermill -k python3 --log-level WARNING -f notebooks/$(PROFILE).yaml $< $@.partial.ipynb || \
 	  { mv -f $@.partial.ipynb $(@:.ipynb=.failed.ipynb) 2>/dev/null; \
 	    echo "$< failed: its traceback is in $(@:.ipynb=.failed.ipynb)"; exit 1; }
 	@rm -f $(@:.ipynb=.failed.ipynb)
@@ -76,7 +77,8 @@ $(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE
 
 $(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/render.py $(wildcard helpers/page/*) notebooks/references.bib
 	@mkdir -p $(@D)/.partial
-	$(BIN)/jupyter nbconvert --log-level WARN --to helpers.render.Page $< --output-dir $(@D)/.partial
+	@echo "Rendering $@"
+	@$(BIN)/jupyter nbconvert --log-level WARN --to helpers.render.Page $< --output-dir $(@D)/.partial
 	@mv $(@D)/.partial/$(@F) $@; rmdir $(@D)/.partial 2>/dev/null || true
 
 .DELETE_ON_ERROR:
