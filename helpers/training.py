@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from helpers import batches, datasets, models, store
+from helpers import adversarial, batches, datasets, models, store
 
 MOMENTUM = 0.9
 
@@ -28,7 +28,9 @@ class Recipe:
     most half of all epochs). shift, flip: augmentation, by up to `shift` pixels each way (mirrored at the
     border) and by horizontal flips. weight_decay: decoupled from the gradient, as in Keras's SGD.
     validation_share: of the training images, held out of training. train_size: use the first
-    train_size / 10 training images of each class; None, all.
+    train_size / 10 training images of each class; None, all. eps: 0, natural training; else
+    adversarial training, of `nb_iter` steps in the L-infinity ball of radius eps (see adversarial.py),
+    which grows from 0 during the warm-up.
     """
     dataset: str
     architecture: str
@@ -44,6 +46,8 @@ class Recipe:
     validation_share: float = 0.05
     train_size: int | None = None
     seed: int = 0
+    eps: float = 0.0
+    nb_iter: int = 1
 
     def __post_init__(self):
         for field, allowed in {"dataset": datasets.NAMES, "architecture": tuple(models.ARCHITECTURES),
@@ -64,11 +68,19 @@ class Recipe:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
         if not 0 <= self.weight_decay < 1:
             raise ValueError(f"weight_decay must be in [0, 1), got {self.weight_decay!r}")
+        if not 0 <= self.eps < 1:
+            raise ValueError(f"eps must be in [0, 1), got {self.eps!r}")
+        _require_integer("nb_iter", self.nb_iter, 1)
+
+    @property
+    def model(self):
+        """The network's name in tables: its architecture, with "-adv" if trained adversarially."""
+        return self.architecture + ("-adv" if self.eps else "")
 
     @property
     def filename(self):
         """The network's file name: dataset, architecture, seed and a digest of the whole recipe."""
-        return (f"network-{self.dataset}-{self.architecture}-seed{self.seed}-"
+        return (f"network-{self.dataset}-{self.model}-seed{self.seed}-"
                 f"{store.digest(_json(self))}.keras")
 
 
@@ -82,6 +94,15 @@ RECIPES = {
                                  flip=True, weight_decay=1e-3),
     ("cifar10", "resnet"): Recipe("cifar10", "resnet", epochs=45, learning_rate=0.1, shift=4,
                                   flip=True, weight_decay=5e-3, warmup_epochs=2),
+}
+
+
+# Adversarially trained: after Madry et al. 2018 on MNIST, with N-FGSM (de Jorge et al. 2022) on CIFAR-10.
+ADVERSARIAL = {
+    ("mnist", "lenet"): Recipe("mnist", "lenet", epochs=40, learning_rate=0.05, warmup_epochs=10,
+                               weight_decay=0.0, eps=0.3, nb_iter=10),
+    ("cifar10", "resnet"): Recipe("cifar10", "resnet", epochs=30, learning_rate=0.1, shift=4,
+                                  flip=True, weight_decay=2e-3, warmup_epochs=2, eps=8 / 255),
 }
 
 
@@ -161,15 +182,37 @@ def _train(recipe):
             start = time.perf_counter()
             bar.set_description(f"{recipe.architecture} {recipe.dataset} "
                                 f"epoch {epoch + 1}/{recipe.epochs}")
-            fitted = model.fit(batches.Batches(x, y, recipe, epoch), validation_data=validation,
-                               verbose=0, shuffle=False, callbacks=[_StepBar(bar)]).history
-            fitted["learning_rate"] = [float(model.optimizer.learning_rate)]
+            fit = _fit_adversarial if recipe.eps else _fit
+            fitted = fit(model, batches.Batches(x, y, recipe, epoch), validation, bar)
+            fitted["learning_rate"] = float(model.optimizer.learning_rate)
             for key, values in state["history"].items():
-                values.append(round(fitted[key][0], 6))
+                values.append(round(fitted[key], 6))
             state["seconds"] += time.perf_counter() - start
             _save_partial(path, model, state)
     subsets = {"validation": validation, "test": test}
     return _finish(path, model, recipe, state, data_digest, subsets)
+
+
+def _fit(model, epoch, validation, bar):
+    """Train one epoch; return its losses and accuracies, by name."""
+    fitted = model.fit(epoch, validation_data=validation, verbose=0, shuffle=False,
+                       callbacks=[_StepBar(bar)]).history
+    return {key: values[0] for key, values in fitted.items()}
+
+
+def _fit_adversarial(model, epoch, validation, bar):
+    """Train one epoch on images attacked as the network is at each step."""
+    model.reset_metrics()
+    for i in range(len(epoch)):
+        x, y = adversarial.batch(model, epoch, i)
+        fitted = model.train_on_batch(x, y, return_dict=True)
+        bar.update()
+        if i % 10 == 0:
+            bar.set_postfix(accuracy=f"{fitted['accuracy']:.3f}", refresh=False)
+    fitted = {key: float(value) for key, value in fitted.items()}
+    measured = model.evaluate(*validation, batch_size=500, verbose=0, return_dict=True)
+    robust = adversarial.accuracy(model, *validation, epoch.recipe)
+    return fitted | {f"val_{key}": value for key, value in measured.items()} | robust
 
 
 def _start(recipe, x, steps):
@@ -179,7 +222,9 @@ def _start(recipe, x, steps):
     model.compile(optimizer=_optimizer(recipe, steps),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                   metrics=["accuracy"], jit_compile=False)  # XLA is 3 times slower here on a CPU
-    keys = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+    keys = ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    if recipe.eps:
+        keys.append("val_robust_accuracy")
     return model, {"started": time.time(), "seconds": 0.0, "history": {key: [] for key in keys}}
 
 
@@ -266,4 +311,8 @@ def _finish(path, model, recipe, state, data_digest, subsets):
 
 
 def _json(recipe):
-    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+    """Return the recipe as JSON; a natural one without the fields of adversarial training."""
+    fields = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    if not recipe.eps:
+        del fields["eps"], fields["nb_iter"]
+    return fields

@@ -1,0 +1,152 @@
+"""What every attack stands on: checked inputs, losses, compiled gradients, and batches.
+
+`model` is any callable from a batch of images (N, H, W, C) to logits (N, classes). A gradient is
+compiled once for each model and loss, and takes batches of any size.
+"""
+import functools
+
+import numpy as np
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+ROWS = 16  # batches have a multiple of so many rows: else kernels change with the size, and round otherwise
+
+
+def margin(y, logits):
+    """Return F = z_y - max of the other logits, (N,), as a tensor."""
+    logits = tf.convert_to_tensor(logits)
+    own = tf.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+    return (tf.reduce_sum(own * logits, axis=1)
+            - tf.reduce_max(tf.where(own > 0, logits.dtype.min, logits), axis=1))
+
+
+LOSSES = {
+    "cross_entropy": lambda y, logits: tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits),
+    "margin": lambda y, logits: -margin(y, logits),
+}
+
+
+def checked(model, x, y, loss="margin"):
+    """Return (x, y) as float32 and int64 arrays fit for an attack on `model`.
+
+    Raises ValueError, with the value, unless x has shape (N, H, W, C) with N >= 1 and values in
+    [0, 1], y has shape (N,) with integers below the number of classes, `loss` is one of LOSSES,
+    and the model takes these images and returns logits rather than probabilities.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    x, y = checked_images(x), np.asarray(y)
+    if y.shape != (len(x),):
+        raise ValueError(f"y must have shape ({len(x)},), one label an image, got {y.shape}")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"y must hold integers, got dtype {y.dtype}")
+    classes = cached(_classes, model, x.shape[1:], sample=x[:ROWS])
+    if y.min() < 0 or y.max() >= classes:
+        wrong = y[(y < 0) | (y >= classes)][0]
+        raise ValueError(f"labels must be in 0..{classes - 1}, got {wrong}")
+    return x, y.astype(np.int64)
+
+
+def checked_images(x):
+    """Return x as float32; raise ValueError unless it is (N, H, W, C), N >= 1, within [0, 1]."""
+    x = np.asarray(x)
+    if x.ndim != 4 or 0 in x.shape:
+        raise ValueError(f"x must have shape (N, H, W, C) with N >= 1, got {x.shape}")
+    low, high = x.min(), x.max()
+    if not (low >= 0 and high <= 1):  # so that NaN does not pass
+        raise ValueError(f"x must lie in [0, 1], got values in [{low}, {high}]")
+    return x.astype(np.float32, copy=False)
+
+
+def checked_targets(logits, y):
+    """Raise ValueError, naming an image, where the target is already the model's answer."""
+    same = np.flatnonzero(np.argmax(logits, axis=1) == y)
+    if len(same):
+        raise ValueError(f"a target must differ from the class that the image has: image {same[0]} "
+                         f"is of class {y[same[0]]} already ({len(same)} such of {len(y)})")
+
+
+def function(model, loss="margin"):
+    """Return the compiled f(x, y) -> (logits, gradient of the loss by x); x, y are tensors.
+
+    One for each model and loss, however often it is asked for. Not XLA: on a CPU that is slower.
+    """
+    return cached(_function, model, loss)
+
+
+def logits(model, x, batch_size=256):
+    """Return the logits of images x, float32 (N, classes), compiled and in batches."""
+    forward = cached(_forward, model)
+    return np.concatenate([forward(batch)[:rows.stop - rows.start].numpy()
+                           for rows, batch in batches(batch_size, x)])
+
+
+def batches(size, *arrays, description="logits"):
+    """Yield (rows, tensors...): `size` rows of each array at a time, with progress after 2 s.
+
+    A batch is filled up to a multiple of ROWS by repeating its own: then what is computed for an
+    image does not depend on its batch.
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise ValueError(f"batch_size must be an integer >= 1, got {size!r}")
+    with tqdm(total=len(arrays[0]), desc=description, unit="img", leave=False, delay=2) as bar:
+        for start in range(0, len(arrays[0]), size):
+            rows = slice(start, min(start + size, len(arrays[0])))
+            yield rows, *(tf.constant(filled(array[rows])) for array in arrays)
+            bar.update(rows.stop - rows.start)
+
+
+def filled(array):
+    """Return the array, its rows repeated up to a multiple of ROWS."""
+    missing = -len(array) % ROWS
+    return np.resize(array, (len(array) + missing, *array.shape[1:])) if missing else array
+
+
+def call(model, x):
+    """Return model(x) as a float32 tensor; Keras models in inference mode."""
+    result = model(x, training=False) if hasattr(model, "trainable_variables") else model(x)
+    return tf.cast(result, tf.float32)
+
+
+def cached(make, model, *key, **more):
+    """Return make(model, *key, **more), made once; models that have no hash are told apart by identity."""
+    identity = (make, id(model), *key)
+    if identity not in _made:
+        while len(_made) >= 32:
+            _made.pop(next(iter(_made)))
+        _made[identity] = (model, make(model, *key, **more))  # keeps the model, and so its id
+    return _made[identity][1]
+
+
+_made = {}
+
+
+def _classes(model, shape, sample):
+    """Return the number of classes, having seen that the model returns logits for such images."""
+    sample = filled(sample)
+    try:
+        result = call(model, tf.constant(sample)).numpy()
+    except Exception as error:  # whatever an arbitrary model raises at a shape that it does not take
+        raise ValueError(f"the model does not take images of shape {shape}: {error}") from error
+    if result.ndim != 2 or len(result) != len(sample) or result.shape[1] < 2:
+        raise ValueError("the model must return logits of shape (N, classes), classes >= 2; "
+                         f"for {len(sample)} images it returned {result.shape}")
+    if result.min() >= 0 and np.allclose(result.sum(axis=1), 1, atol=1e-3):
+        raise ValueError("the model must return logits, but all its rows sum to one: these are "
+                         "probabilities. Leave out its softmax")
+    return result.shape[1]
+
+
+def _forward(model):
+    return tf.function(functools.partial(call, model), reduce_retracing=True)
+
+
+def _function(model, loss):
+    @tf.function(reduce_retracing=True)
+    def run(x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            result = call(model, x)
+            value = LOSSES[loss](y, result)
+        return result, tape.gradient(value, x)
+    return run
