@@ -26,14 +26,15 @@ help:     ## list the targets
 	@sed -n 's/^\([a-z]*\): *[^#]*## */\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## make .venv from environment.yml
-$(READY): environment.yml helpers/pyproject.toml
+.venv-bench/ready: helpers/bench/requirements.txt
+$(READY) .venv-bench/ready: environment.yml helpers/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@echo "Installing into .venv (a few minutes; log in .venv/install.log) ..."
-	@$(PYTHON) -m venv .venv
-	@sed -n 's/^ *- \(-e [^ ]*\|[a-z0-9_-]*==[^ ]*\).*/\1/p' environment.yml > .venv/requirements.txt
-	@$(BIN)/pip install --disable-pip-version-check --retries 2 -r .venv/requirements.txt > .venv/install.log 2>&1 || \
-	  { echo "Could not install what environment.yml lists: is there a network? pip's own words are in .venv/install.log"; exit 1; }
+	@echo "Installing into $(@D) (a few minutes; log in $(@D)/install.log) ..."
+	@$(PYTHON) -m venv $(@D)
+	@sed -n 's/^ *- \(-e [^ ]*\|[a-z0-9_-]*==[^ ]*\).*/\1/p' environment.yml > $(@D)/requirements.txt
+	@$(@D)/bin/pip install --disable-pip-version-check --retries 2 $(patsubst %,-r %,$(@D)/requirements.txt $(filter %.txt,$^)) > $(@D)/install.log 2>&1 || \
+	  { echo "Could not install what $(filter %.yml %.txt,$^) lists: is there a network? pip's own words are in $(@D)/install.log"; exit 1; }
 	@touch $@
 
 data: $(READY)  ## bring the full CIFAR-10 (FROM=folder: from .npz files there)
@@ -53,14 +54,17 @@ test: $(READY)  ## run the tests
 verify: $(READY)  ## recompute a random sample of what ships (MINUTES=10)
 	@$(BIN)/python -m helpers.verify $(MINUTES)
 
+bench: .venv-bench/ready  ## compare our attacks with other libraries (hours)
+	@.venv-bench/bin/python -m helpers.bench
+
 lab: $(READY)  ## open JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.root_dir=.
 
 strip: $(READY)  ## take the outputs out of the notebooks
 	@$(BIN)/nbstripout $(NOTEBOOKS)
 
-clean:    ## remove .venv and what was executed and rendered; data/made stays
-	rm -rf .venv notebooks/executed notebooks/rendered
+clean:    ## remove .venv, .venv-bench and what was executed and rendered; data/made stays
+	rm -rf .venv .venv-bench notebooks/executed notebooks/rendered
 
 # Who reads whom: an arrow a line.
 $(EXECUTED)/02_entrenamiento.ipynb: $(EXECUTED)/01_datos.ipynb
@@ -83,4 +87,4 @@ $(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/render.py $(wildcard helpers/pag
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help setup data report smoke test verify lab strip clean
+.PHONY: help setup data report smoke test verify bench lab strip clean

@@ -24,17 +24,10 @@ def fgsm(model, x, y, *, eps, norm=np.inf, targeted=False, loss="cross_entropy",
     """
     x, y = gradients.checked(model, x, y, loss)
     _check_norm(norm)
-    eps = np.asarray([_checked_eps("eps", value) for value in np.ravel(eps)] if np.ndim(eps)
-                     else _checked_eps("eps", eps), np.float32)
-    direction, sign = np.empty_like(x), -1.0 if targeted else 1.0
-    run = gradients.cached(_direction, model, loss, norm)
-    for rows, images, labels in gradients.batches(batch_size, x, y, description="FGSM"):
-        logits, step = run(images, labels, sign)
-        count = rows.stop - rows.start
-        if targeted:
-            gradients.checked_targets(logits[:count].numpy(), y[rows])
-        direction[rows] = step[:count].numpy()
-    return np.clip(x + eps.reshape(eps.shape + (1,) * (4 * eps.ndim)) * direction, 0, 1)
+    eps = np.asarray([checked_eps("eps", value) for value in np.ravel(eps)] if np.ndim(eps)
+                     else checked_eps("eps", eps), np.float32)
+    step = _unit_steps(model, x, y, norm, targeted, loss, batch_size)
+    return np.clip(x + eps.reshape(eps.shape + (1,) * (4 * eps.ndim)) * step, 0, 1)
 
 
 def pgd(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, targeted=False, restarts=1, seed=0,
@@ -49,7 +42,7 @@ def pgd(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, targeted=False, res
     """
     x, y = gradients.checked(model, x, y, loss)
     _check_norm(norm)
-    eps, eps_iter = _checked_eps("eps", eps), _checked_eps("eps_iter", eps_iter)
+    eps, eps_iter = checked_eps("eps", eps), checked_eps("eps_iter", eps_iter)
     for name, value in (("nb_iter", nb_iter), ("restarts", restarts)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
@@ -60,7 +53,7 @@ def pgd(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, targeted=False, res
         left = np.flatnonzero(score >= 0)
         if not len(left):
             break
-        start = _in_ball(x.shape, norm, np.random.default_rng([seed, restart]))[left]
+        start = _in_ball(x.shape, norm, seed, restart)[left]
         found, value = _descend(model, x[left], y[left], start, np.full(len(left), eps), eps_iter,
                                 nb_iter, norm, targeted, loss, batch_size)
         better = value < score[left]
@@ -76,7 +69,7 @@ def noise(x, *, eps, norm=np.inf, seed):
     """
     x = gradients.checked_images(x)
     _check_norm(norm)
-    eps, rng = _checked_eps("eps", eps), np.random.default_rng(seed)
+    eps, rng = checked_eps("eps", eps), np.random.default_rng(seed)
     if norm == np.inf:
         return np.clip(x + np.float32(eps) * rng.choice(np.float32([-1, 1]), x.shape), 0, 1)
     direction = rng.standard_normal(x.shape, np.float32)
@@ -88,6 +81,47 @@ def noise(x, *, eps, norm=np.inf, seed):
     return np.clip(x + low * direction, 0, 1)
 
 
+def minimal_norm(model, x, y, *, attack, high, norm=np.inf, halvings=10, nb_iter=40, seed=0,
+                 loss="margin", batch_size=128):
+    """Return (x_adv, eps): for each image the smallest radius at which "fgsm" or "pgd" breaks it.
+
+    By bisection between 0 and `high`, to high / 2^halvings; eps is np.inf, and x_adv the image itself,
+    where even `high` does not break it, and 0 where the model has it wrong. PGD takes steps of
+    2.5 eps / nb_iter. FGSM may fail beyond a radius at which it succeeds: then the one found is a
+    crossing of the boundary, not always the first. Raises ValueError for what does not fit.
+    """
+    x, y = gradients.checked(model, x, y, loss)
+    _check_norm(norm)
+    if attack not in ("fgsm", "pgd"):
+        raise ValueError(f"attack must be fgsm or pgd, got {attack!r}")
+    if attack == "fgsm":
+        direction = _unit_steps(model, x, y, norm, False, loss, batch_size)
+    start = _in_ball(x.shape, norm, seed, 0)
+
+    def attacked(rows, eps):
+        wide = eps.reshape(-1, 1, 1, 1)
+        if attack == "fgsm":
+            x_adv = np.clip(x[rows] + wide * direction[rows], 0, 1)
+            return x_adv, gradients.logits(model, x_adv).argmax(axis=1) != y[rows]
+        x_adv, score = _descend(model, x[rows], y[rows], start[rows], eps, 2.5 * eps / nb_iter,
+                                nb_iter, norm, False, loss, batch_size)
+        return x_adv, score < 0
+
+    best, found = x.copy(), np.where(gradients.logits(model, x).argmax(axis=1) == y, np.inf, 0.0)
+    low, top = np.zeros(len(x), np.float32), np.full(len(x), checked_eps("high", high), np.float32)
+    rows, eps = np.flatnonzero(found > 0), top
+    for _ in range(halvings + 1):
+        x_adv, broken = attacked(rows, eps[rows])
+        hit = rows[broken]
+        best[hit], found[hit], top[hit] = x_adv[broken], eps[hit], eps[hit]
+        low[rows[~broken]] = eps[rows[~broken]]
+        rows = rows[np.isfinite(found[rows])]
+        if not len(rows):
+            break
+        eps = (low + top) / 2
+    return best, found
+
+
 def l2(difference):
     """Return the L2 norm of each image of a difference, float32 (N,)."""
     return np.sqrt(np.square(difference.reshape(len(difference), -1)).sum(axis=1))
@@ -96,6 +130,19 @@ def l2(difference):
 def linf(difference):
     """Return the L-infinity norm of each image of a difference, float32 (N,)."""
     return np.abs(difference.reshape(len(difference), -1)).max(axis=1)
+
+
+def _unit_steps(model, x, y, norm, targeted, loss, batch_size):
+    """Return FGSM's step of norm 1 for each image, (N, H, W, C)."""
+    steps, sign = np.empty_like(x), -1.0 if targeted else 1.0
+    run = gradients.cached(_direction, model, loss, norm)
+    for rows, images, labels in gradients.batches(batch_size, x, y, description="FGSM"):
+        logits, step = run(images, labels, sign)
+        count = rows.stop - rows.start
+        if targeted:
+            gradients.checked_targets(logits[:count].numpy(), y[rows])
+        steps[rows] = step[:count].numpy()
+    return steps
 
 
 def _direction(model, loss, norm):
@@ -156,12 +203,13 @@ def _loop(model, loss, norm):
     return run
 
 
-def _in_ball(shape, norm, rng):
-    """Return points uniform in the unit ball of the norm, float32, drawn image by image."""
+def _in_ball(shape, norm, seed, restart):
+    """Return points uniform in the unit ball of the norm, float32; a row depends not on their number."""
+    rng = np.random.default_rng([seed, restart])
     if norm == np.inf:
         return rng.uniform(-1, 1, shape).astype(np.float32)
     direction = rng.standard_normal(shape).astype(np.float32)
-    radius = rng.random(shape[0]) ** (1 / np.prod(shape[1:]))
+    radius = np.random.default_rng([seed, restart, 1]).random(shape[0]) ** (1 / np.prod(shape[1:]))
     return direction * (radius / l2(direction)).astype(np.float32).reshape(-1, 1, 1, 1)
 
 
@@ -170,7 +218,8 @@ def _check_norm(norm):
         raise ValueError(f"norm must be np.inf or 2, got {norm!r}")
 
 
-def _checked_eps(name, value):
+def checked_eps(name, value):
+    """Return the value as a float; raise ValueError, naming it, unless it is finite and >= 0."""
     if isinstance(value, bool) or not np.isreal(value) or not 0 <= value < np.inf:
         raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
     return float(value)

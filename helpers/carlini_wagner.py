@@ -11,7 +11,7 @@ paper (2017, arXiv:1608.04644), except that
 - a search step starts from the best perturbation so far, and the search of an image ends with the
   first step that gains nothing;
 - w starts within |tanh w| <= EDGE, since Adam needs hundreds of iterations to leave an exact 0 or 1;
-- at last each perturbation is shortened along itself up to the boundary.
+- after each step the perturbation is shortened along itself up to the boundary.
 """
 import numpy as np
 import tensorflow as tf
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from helpers import gradients
 
-CHUNK = 40              # iterations between two looks at what has been gained
+CHUNK = 30              # iterations between two looks at what has been gained
 EDGE = 0.99
 FALL = 1 / 3            # of the rate, after a chunk that gained less than GAIN
 GAIN, WORTH = 0.01, 0.002  # relative: of a chunk, and of a search step worth another
@@ -51,10 +51,11 @@ def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate
             before = state["best"][rows].copy()
             _advance(model, x, y, state, rows, iterations, sign, confidence, 10 * learning_rate)
             ended = _anneal(state, rows, before, iterations, learning_rate, max_iterations)
-            finished = _next_step(x, state, ended, 10 * learning_rate, binary_search_steps)
+            _shorten(model, x, y, state, ended, sign, confidence)
+            finished = _next_step(state, ended, 10 * learning_rate, binary_search_steps)
             todo = np.setdiff1d(todo, finished, assume_unique=True)
             bar.update(len(finished))
-    return _shortened(model, x, y, state["x_adv"], sign, confidence)
+    return state["x_adv"]
 
 
 def _start(model, x, y, sign, confidence, initial_const, rate):
@@ -103,7 +104,7 @@ def _anneal(state, rows, before, iterations, learning_rate, max_iterations):
     return rows[over | (state["rate"][rows] < 0.99 * learning_rate / 10)]
 
 
-def _next_step(x, state, ended, rate, binary_search_steps):
+def _next_step(state, ended, rate, binary_search_steps):
     """Begin another step where one ended that was worth it; return the rows that are finished."""
     best, found = state["best"][ended], state["found"][ended]
     state["step"][ended] += 1
@@ -147,26 +148,23 @@ def _compiled(model):
     return run
 
 
-def _shortened(model, x, y, x_adv, sign, confidence):
-    """Return x_adv with each perturbation cut to the shortest that 12 halvings show to succeed."""
-    moved = np.flatnonzero((x_adv != x).any(axis=(1, 2, 3)))
-    if not len(moved):
-        return x_adv
-    origin, step, labels = x[moved], x_adv[moved] - x[moved], y[moved]
-    low = np.full((len(moved), 1, 1, 1), 0.5, np.float32)
+def _shorten(model, x, y, state, ended, sign, confidence):
+    """Cut the best perturbation of the rows whose step ended to the shortest of 12 halvings."""
+    rows = ended[np.isfinite(state["best"][ended])]
+    if not len(rows):
+        return
+    step = state["x_adv"][rows] - x[rows]
+    low = np.full((len(rows), 1, 1, 1), 0.5, np.float32)
     high = np.ones_like(low)
-    shortest = x_adv[moved]
     for _ in range(12):
         middle = (low + high) / 2
-        image = origin + middle * step
+        image = x[rows] + middle * step
         logits = gradients.logits(model, image)
-        won = _won(sign * gradients.margin(labels, logits) + confidence, logits).numpy()
+        won = _won(sign * gradients.margin(y[rows], logits) + confidence, logits).numpy()
         won = won.reshape(-1, 1, 1, 1)
         low, high = np.where(won, low, middle), np.where(won, middle, high)
-        shortest = np.where(won, image, shortest)
-    x_adv = x_adv.copy()
-    x_adv[moved] = shortest
-    return x_adv
+        state["x_adv"][rows] = np.where(won, image, state["x_adv"][rows])
+    state["best"][rows] = np.square(state["x_adv"][rows] - x[rows]).sum(axis=(1, 2, 3))
 
 
 def _won(value, logits):

@@ -69,7 +69,7 @@ def accuracy_row(recipe, logits, y):
     """Return one tidy row: the clean test accuracy of a recipe's network on these images."""
     correct, n = int(np.sum(logits.argmax(axis=1) == y)), len(y)
     low, high = interval(correct, n)
-    return {"dataset": recipe.dataset, "model": recipe.architecture, "seed": recipe.seed,
+    return {"dataset": recipe.dataset, "model": recipe.model, "seed": recipe.seed,
             "attack": "none", "norm": "", "eps": 0.0, "defense": "none", "quality": "", "n": n,
             "metric": "accuracy", "value": correct / n, "low": low, "high": high}
 
@@ -99,8 +99,7 @@ def recompute_accuracy(row):
     data = datasets.load(row["dataset"])
     if row["n"] > len(data.y_test):
         return None
-    recipe, = training.recipes(row["dataset"], row["model"], seed=int(row["seed"]))
-    model, _ = training.load_or_train(recipe)
+    model, _ = training.load_or_train(training.recipe_of(row["dataset"], row["model"], row["seed"]))
     logits = predict(model, data.x_test[:row["n"]])
     return float(np.mean(logits.argmax(axis=1) == data.y_test[:row["n"]]))
 

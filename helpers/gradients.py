@@ -109,13 +109,13 @@ def call(model, x):
 
 
 def cached(make, model, *key, **more):
-    """Return make(model, *key, **more), made once; models that have no hash are told apart by identity."""
+    """Return make(model, *key, **more), made once; kept until 64 others have been asked for since."""
     identity = (make, id(model), *key)
-    if identity not in _made:
-        while len(_made) >= 32:
-            _made.pop(next(iter(_made)))
-        _made[identity] = (model, make(model, *key, **more))  # keeps the model, and so its id
-    return _made[identity][1]
+    entry = _made.pop(identity, None) or (model, make(model, *key, **more))
+    _made[identity] = entry  # the model too: while it is kept, no other has its id
+    if len(_made) > 64:
+        _made.pop(next(iter(_made)))
+    return entry[1]
 
 
 _made = {}

@@ -16,11 +16,13 @@ WIDTH = 6.7  # inches: a figure across the text, printed at its own size
 # One colour for one thing, everywhere.
 COLORS = {
     "lenet": "#0072B2", "resnet": "#D55E00",
+    "lenet-adv": "#00344F", "resnet-adv": "#6B2F00",  # trained adversarially: the same, darker
     "fgsm": "#E69F00", "pgd": "#CC79A7", "carlini_wagner": "#009E73", "noise": "#7F7F7F",
     "data": "#56B4E9", "true_class": "#222222", "other_class": "#BDBDBD",
 }
-LINES = {"lenet": "-", "resnet": "--"}
-MARKERS = {"lenet": "o", "resnet": "s", "fgsm": "^", "pgd": "v", "carlini_wagner": "D", "noise": "x"}
+LINES = {"lenet": "-", "resnet": "--", "lenet-adv": "-.", "resnet-adv": ":",
+         "fgsm": "--", "pgd": "-", "carlini_wagner": "-.", "noise": ":"}
+MARKERS = {"lenet": "o", "resnet": "s", "lenet-adv": "p", "resnet-adv": "P", "fgsm": "^", "pgd": "v", "carlini_wagner": "D", "noise": "x"}
 
 
 def style():

@@ -1,6 +1,7 @@
 """Computed sentences and tables, in Spanish, shown as Markdown by notebooks."""
 from numbers import Integral, Real
 
+import numpy as np
 from IPython.display import Markdown, display
 
 
@@ -17,6 +18,19 @@ def number(value, decimals=None):
     return f"{whole},{fraction}" if fraction else whole
 
 
+def significant(value, digits=2):
+    """Return a number as Spanish text with so many significant digits; "∞" where it is infinite."""
+    if not np.isfinite(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0 or abs(value) >= 10 ** (digits - 1):
+        return number(value, 0 if value == round(value) else 1)
+    text = f"{value:.{digits}g}"
+    if "e" not in text:
+        return text.replace(".", ",").replace("-", "−")
+    mantissa, exponent = text.split("e")
+    return f"{mantissa.replace('.', ',').replace('-', '−')} × 10^{int(exponent)}^".replace("^-", "^−")
+
+
 def percent(value, decimals=2):
     """Return a proportion as a Spanish percentage, "91,25 %"."""
     return f"{number(100 * value, decimals)}\u00a0%"
@@ -26,6 +40,19 @@ def with_interval(value, low, high, decimals=2):
     """Return a proportion and its 95 % interval: "91,25 % [90,68; 91,79]"."""
     return (f"{percent(value, decimals)} [{number(100 * low, decimals)}; "
             f"{number(100 * high, decimals)}]")
+
+
+def radius(dataset, eps):
+    """Return an L-infinity radius as the field writes it: "8/255" on CIFAR-10, "0,3" on MNIST."""
+    if dataset != "cifar10" or eps in (0, 0.5):
+        return number(eps, 2).rstrip("0").rstrip(",") if eps else "0"
+    return f"{number(255 * eps, 1 if eps < 1 / 255 else 0)}/255"
+
+
+def listing(words):
+    """Return words as a Spanish enumeration: "a, b y c"."""
+    words = list(words)
+    return " y ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def say(sentence):
@@ -54,13 +81,47 @@ def provenance(ledger):
           ["artefacto", "en esta ejecución", "segundos que llevó", "hecho el"])
 
 
-NETWORKS = {"lenet": "LeNet-5", "resnet": "ResNet-20"}
+NETWORKS = {"lenet": "LeNet-5", "resnet": "ResNet-20",
+            "lenet-adv": "LeNet-5 adv.", "resnet-adv": "ResNet-20 adv."}  # trained adversarially
 LAYERS = {"image": "imagen", "normalization": "normaliza", "c1": "C1", "s2": "S2", "c3": "C3",
           "s4": "S4", "c5": "C5", "f6": "F6", "stem": "entrada", "stage1": "etapa 1",
           "stage2": "etapa 2", "stage3": "etapa 3", "average": "promedio"}
 DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
+ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "carlini_wagner": "C&W", "noise": "ruido", "none": "ninguno"}
+NORMS = {"inf": "$L_\\infty$", "2": "$L_2$"}
+
+CHECKS = {  # what the value of each of helpers.checks is, and its unit
+    "ball": "Mayor exceso de una perturbación sobre el radio ε de la bola (unidades de píxel)",
+    "box": "Mayor exceso de un píxel sobre el intervalo [0, 1] (unidades de píxel)",
+    "clean_accuracy": "Precisión sin ataque (proporción)",
+    "zero_eps": "Diferencia entre la precisión con ε = 0 y la precisión sin ataque (puntos)",
+    "monotone": "Mayor aumento de la precisión robusta al crecer ε (puntos)",
+    "chance": "Precisión robusta con el mayor ε, frente a la del azar (proporción)",
+    "pgd_beats_fgsm": "Imágenes en que la pérdida de PGD iguala o supera a la de FGSM (proporción)",
+    "more_iterations": "Cambio de la precisión robusta con el doble de iteraciones (puntos)",
+    "more_restarts": "Cambio de la precisión robusta con un segundo inicio aleatorio (puntos)",
+    "white_box_transfer": "Precisión con caja blanca menos precisión con transferencia (puntos)",
+    "transfer_noise": "Precisión con transferencia menos precisión con ruido aleatorio (puntos)",
+    "gradient_free": "Imágenes que vence el ataque Square y no los ataques por gradiente (imágenes)",
+    "zero_gradient": "Imágenes en que el gradiente de la entropía cruzada es cero (proporción)",
+    "masking_loss": "Diferencia de la precisión bajo PGD entre entropía cruzada y margen (puntos)",
+    "masking_float64": "Diferencia de la precisión bajo FGSM entre 32 y 64 bits (puntos)",
+    "cw_success": "Imágenes que el ataque de Carlini y Wagner vuelve adversarias (proporción)",
+    "cw_rounded": "Ejemplos adversarios que lo siguen siendo al redondear a 8 bits (proporción)",
+    "cw_gap": "Menor exceso de la ventaja de los logits sobre la confianza κ (logits)",
+    "cw_l2_q10": "Cuantil 10 % de la norma L2 de las perturbaciones (unidades de píxel)",
+    "cw_l2_q50": "Mediana de la norma L2 de las perturbaciones (unidades de píxel)",
+    "cw_l2_q90": "Cuantil 90 % de la norma L2 de las perturbaciones (unidades de píxel)",
+    "more_search": "Mayor aumento de la norma L2 con más pasos de búsqueda (unidades de píxel)",
+    "targets_untargeted": "Desviación de 1 de la mediana del cociente entre la norma L2 del objetivo "
+                          "más cercano y la del ataque sin objetivo (sin unidades)",
+    "linear_distance": "Mayor error relativo de la distancia a la frontera en un modelo lineal "
+                       "(proporción)",
+    "logits_x100": "Cambio del éxito del ataque con los logits multiplicados por 100 (puntos)",
+}
+
 
 def network_name(recipe):
     """Return "LeNet-5 en MNIST" and the like, for a Recipe or any object with its two names."""
-    return f"{NETWORKS[recipe.architecture]} en {DATASETS[recipe.dataset]}"
+    return f"{NETWORKS[recipe.model]} en {DATASETS[recipe.dataset]}"

@@ -106,16 +106,22 @@ ADVERSARIAL = {
 }
 
 
-def recipes(dataset="all", architecture="all", *, seed=0, epochs=None, train_size=None):
+def recipes(dataset="all", architecture="all", *, adversarial=False, seed=0, epochs=None,
+            train_size=None):
     """Return the recipes of these data sets and architectures; "all" takes both.
 
-    epochs, train_size: instead of those of RECIPES, where given. Without train_size, a recipe that
+    adversarial: those of ADVERSARIAL, of which there may be none, instead of RECIPES. epochs,
+    train_size: instead of the recipes' own, where given. Without train_size, a recipe that
     neither ships nor has been trained takes the training images at hand: all of them, or the
     tracked part of CIFAR-10. So every seed can be trained on a fresh clone, and the recipe says on
     what. Raises ValueError for a name that is not in RECIPES.
     """
+    allowed = [("all", *names) for names in map(sorted, map(set, zip(*RECIPES)))]
+    if dataset not in allowed[0] or architecture not in allowed[1]:
+        raise ValueError(f"dataset and architecture must be among {list(RECIPES)} or 'all', "
+                         f"got {dataset!r} and {architecture!r}")
     chosen = []
-    for (name, kind), recipe in RECIPES.items():
+    for (name, kind), recipe in (ADVERSARIAL if adversarial else RECIPES).items():
         if dataset in ("all", name) and architecture in ("all", kind):
             recipe = dataclasses.replace(recipe, seed=seed, train_size=train_size,
                                          epochs=recipe.epochs if epochs is None else epochs)
@@ -124,10 +130,14 @@ def recipes(dataset="all", architecture="all", *, seed=0, epochs=None, train_siz
                 if not data.complete:
                     recipe = dataclasses.replace(recipe, train_size=len(data.y_train))
             chosen.append(recipe)
-    if not chosen:
-        raise ValueError(f"dataset and architecture must be among {list(RECIPES)} or 'all', "
-                         f"got {dataset!r} and {architecture!r}")
     return chosen
+
+
+def recipe_of(dataset, model, seed):
+    """Return the recipe that a row of a table names: its data set, model ("lenet-adv") and seed."""
+    architecture, _, kind = model.partition("-")
+    recipe, = recipes(dataset, architecture, adversarial=kind == "adv", seed=int(seed))
+    return recipe
 
 
 def load_or_train(recipe):
@@ -202,14 +212,16 @@ def _fit(model, epoch, validation, bar):
 
 def _fit_adversarial(model, epoch, validation, bar):
     """Train one epoch on images attacked as the network is at each step."""
-    model.reset_metrics()
+    total, images = {"loss": 0.0, "accuracy": 0.0}, 0
     for i in range(len(epoch)):
         x, y = adversarial.batch(model, epoch, i)
-        fitted = model.train_on_batch(x, y, return_dict=True)
+        batch = model.train_on_batch(x, y, return_dict=True)  # the means of this batch alone
+        images += len(y)
+        total = {key: value + len(y) * float(batch[key]) for key, value in total.items()}
         bar.update()
         if i % 10 == 0:
-            bar.set_postfix(accuracy=f"{fitted['accuracy']:.3f}", refresh=False)
-    fitted = {key: float(value) for key, value in fitted.items()}
+            bar.set_postfix(accuracy=f"{total['accuracy'] / images:.3f}", refresh=False)
+    fitted = {key: value / images for key, value in total.items()}
     measured = model.evaluate(*validation, batch_size=500, verbose=0, return_dict=True)
     robust = adversarial.accuracy(model, *validation, epoch.recipe)
     return fitted | {f"val_{key}": value for key, value in measured.items()} | robust

@@ -89,7 +89,8 @@ def test_a_wrong_parameter_stops_at_once(name, arguments, message, tmp_path):
 
 
 def test_check_knows_ranges_choices_and_profiles():
-    cell = "# Parameters\nepochs = 1\ntrain_size = 1000\nn_test = 500\n"
+    profile = yaml.safe_load((parameters.NOTEBOOKS / "smoke.yaml").read_text("utf8"))
+    cell = "# Parameters\n" + "".join(f"{name} = {value!r}\n" for name, value in profile.items())
     good = {"In": ["", cell], "epochs": 1}
     parameters.check(good, epochs=[None, range(1, 10)])  # smoke.yaml as a whole: all its names pass
     part = {"In": ["", "# Parameters\nepochs = 1\nn_test = 500\n"], "epochs": 1}

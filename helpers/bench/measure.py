@@ -1,0 +1,189 @@
+"""What is compared, with which settings, on which images, and how one measurement is made."""
+import functools
+import time
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from helpers import attacks, datasets, evaluation, gradients, training
+from helpers.bench import peers
+
+FIRST = 1000  # test images from here on; the settings of our attacks were chosen on those before
+IMAGES = {("mnist", "carlini_wagner"): 100, ("cifar10", "carlini_wagner"): 32}  # else OTHERWISE
+OTHERWISE = 500
+ART_IMAGES = 2  # of ART's Carlini-Wagner, which takes minutes an image
+REPEATS = {"fgsm": 5, "pgd": 3, "carlini_wagner": 3}  # a peer's Carlini-Wagner runs once
+BRIEF = {"pgd": {"nb_iter": 1},  # for the first call, which compiles
+         "carlini_wagner": {"binary_search_steps": 1, "max_iterations": 2}}
+NETWORKS = (("mnist", "lenet"), ("cifar10", "resnet"))
+
+_CARLINI_WAGNER = {"learning_rate": 1e-2, "binary_search_steps": 9, "max_iterations": 1000,
+                   "initial_const": 1e-3, "confidence": 0.0, "batch_size": 128}
+SETTINGS = {  # of (data set, attack, norm): the same for every library
+    ("mnist", "fgsm", np.inf): {"eps": 0.2, "batch_size": 256},
+    ("mnist", "fgsm", 2.0): {"eps": 2.0, "batch_size": 256},
+    ("mnist", "pgd", np.inf): {"eps": 0.3, "eps_iter": 0.01, "nb_iter": 40, "batch_size": 128},
+    ("mnist", "carlini_wagner", 2.0): _CARLINI_WAGNER,
+    ("cifar10", "fgsm", np.inf): {"eps": 8 / 255, "batch_size": 256},
+    ("cifar10", "fgsm", 2.0): {"eps": 0.5, "batch_size": 256},
+    ("cifar10", "pgd", np.inf): {"eps": 8 / 255, "eps_iter": 2 / 255, "nb_iter": 40,
+                                 "batch_size": 128},
+    ("cifar10", "carlini_wagner", 2.0): _CARLINI_WAGNER,
+}
+
+
+class Cell(NamedTuple):
+    """What the libraries are compared on: a network, an attack, its norm, targeted or not."""
+    dataset: str
+    model: str
+    attack: str
+    norm: float
+    targeted: bool
+
+    @property
+    def name(self):
+        """The cell in words: mnist-lenet-fgsm-inf-untargeted."""
+        return (f"{self.dataset}-{self.model}-{self.attack}-{self.norm:g}-"
+                f"{'targeted' if self.targeted else 'untargeted'}")
+
+    @property
+    def settings(self):
+        """What every library is given."""
+        return SETTINGS[self.dataset, self.attack, self.norm]
+
+
+CELLS = tuple(Cell(dataset, model, attack, norm, targeted) for dataset, model in NETWORKS
+              for name, attack, norm in SETTINGS if name == dataset for targeted in (False, True))
+
+
+def libraries(cell):
+    """Return the (library, variant) that have the cell's attack, ours first."""
+    without = {("cleverhans", "as shipped" if cell.attack == "carlini_wagner" else "patched")}
+    if cell.attack == "fgsm" and cell.targeted:
+        without |= {("foolbox", "as shipped"), ("foolbox", "compiled")}
+    return [peer for peer in peers.PEERS if peer not in without]
+
+
+def parameters(cell, library, variant, n=None, repeats=None):
+    """Return all that a measurement depends on; n, repeats: instead of the usual numbers."""
+    n = n or IMAGES.get((cell.dataset, cell.attack), OTHERWISE)
+    repeats = repeats or REPEATS[cell.attack]
+    if cell.attack == "carlini_wagner":
+        n = min(n, ART_IMAGES) if library == "art" else n
+        repeats = repeats if library == "ours" else 1
+    recipe, = training.recipes(cell.dataset, cell.model)
+    return {"network": recipe.filename, "attack": cell.attack, "norm": str(cell.norm),
+            "targeted": cell.targeted, "settings": cell.settings, "library": library,
+            "variant": variant, "first": FIRST, "n": n, "repeats": repeats}
+
+
+@functools.lru_cache(maxsize=4)
+def subject(dataset, model, n):
+    """Return (network, x, y): its first n correctly classified test images from FIRST on."""
+    recipe, = training.recipes(dataset, model)
+    network, _ = training.load_or_train(recipe)
+    data = datasets.load(dataset)
+    x, y = data.x_test[FIRST:FIRST + 2 * n + 20], data.y_test[FIRST:FIRST + 2 * n + 20]
+    right = np.flatnonzero(evaluation.predict(network, x).argmax(axis=1) == y)[:n]
+    if len(right) < n:
+        raise ValueError(f"n must be at most {len(right)} for {dataset}, got {n}")
+    return network, x[right], y[right]
+
+
+def labels(y, targeted):
+    """Return what an attack is told: the true labels, or the class after each as its target."""
+    return (y + 1) % 10 if targeted else y
+
+
+def measure(cell, library, variant, n, repeats):
+    """Measure one library on one cell; return a dict of arrays.
+
+    seconds (repeats,): of a call on all n images, compilation not counted. l2 (n,): of each image's
+    perturbation, NaN where the attack failed. For ours also bare_seconds (repeats + 1,): of the
+    compiled forward and backward passes that it used, alone, measured in turn with it; and passes
+    (1,): their number an image.
+    """
+    keras.utils.set_random_seed(0)
+    model, x, y = subject(cell.dataset, cell.model, n)
+    settings = {"attack": cell.attack, "norm": cell.norm, **cell.settings}
+    told = labels(y, cell.targeted)
+    attack = functools.partial(peers.PEERS[library, variant], model, x, told, cell.targeted)
+    attack(settings | BRIEF.get(cell.attack, {}))  # compiles
+    bare = one_pass(model, x, told, cell) if library == "ours" else None
+    seconds, passes = [], []
+    for _ in range(repeats):
+        if bare:
+            passes.append(timed(bare)[0])
+        took, x_adv = timed(functools.partial(attack, settings), at_least=0.2)
+        seconds.append(took)
+    result = {"seconds": np.array(seconds), "l2": distances(model, x, told, x_adv, cell.targeted)}
+    if bare:
+        passes.append(timed(bare)[0])
+        used = gradients_used(model, x, told, cell.targeted, settings) / n
+        forward = timed(lambda: gradients.logits(model, x))[0] if cell.attack == "pgd" else 0.0
+        result |= {"bare_seconds": used * np.array(passes) + forward, "passes": np.array([used])}
+    return result
+
+
+def gradients_used(model, x, y, targeted, settings):
+    """Return of how many images, each as often as it is, our attack takes the gradient.
+
+    The attack runs once more, on a model that counts. Repeated images, which only fill up a batch,
+    do not count.
+    """
+    count = tf.Variable(0)
+
+    @tf.custom_gradient
+    def counted(x):
+        def gradient(upstream):
+            flat = tf.reshape(x, (tf.shape(x)[0], -1))
+            distinct = tf.raw_ops.UniqueV2(x=flat, axis=[0]).y
+            count.assign_add(tf.shape(distinct)[0])
+            return upstream
+        return tf.identity(x), gradient
+
+    peers.ours(lambda x: model(counted(x)), x, y, targeted, settings)
+    return int(count.numpy())
+
+
+def one_pass(model, x, y, cell):
+    """Return a function that computes the logits and gradients of all the images, compiled.
+
+    In batches of the attack's size, of the loss that our attack uses.
+    """
+    gradient = gradients.function(model, "margin" if cell.attack == "carlini_wagner"
+                                  else "cross_entropy")
+    size = cell.settings["batch_size"]
+    batches = [(tf.constant(x[i:i + size]), tf.constant(y[i:i + size]))
+               for i in range(0, len(x), size)]
+
+    def run():
+        for images, told in batches:
+            gradient(images, told)[1].numpy()
+    run()  # compiles
+    return run
+
+
+def timed(run, at_least=0.5):
+    """Return (seconds of one call, its result): the mean of as many as fill `at_least` seconds."""
+    start, calls = time.perf_counter(), 0
+    while True:
+        result, calls = run(), calls + 1
+        elapsed = time.perf_counter() - start
+        if elapsed >= at_least:
+            return elapsed / calls, result
+
+
+def distances(model, x, y, x_adv, targeted):
+    """Return the L2 norm of each perturbation, (N,), NaN where the attack failed.
+
+    It failed where the model's answer is not right for the attacker, where the image is not of
+    finite numbers in [0, 1], and where it is black: so Foolbox returns what it did not find.
+    """
+    answer = evaluation.predict(model, x_adv).argmax(axis=1)
+    flat = x_adv.reshape(len(x_adv), -1)
+    fine = (flat >= -1e-6).all(axis=1) & (flat <= 1 + 1e-6).all(axis=1) & (flat > 0).any(axis=1)
+    success = fine & ((answer == y) if targeted else (answer != y))
+    return np.where(success, attacks.l2(x_adv - x), np.nan)

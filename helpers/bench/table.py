@@ -1,0 +1,168 @@
+"""The benchmark as a table: one tidy row for each library, cell and quantity, with its interval."""
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from helpers import evaluation, store
+from helpers.bench import measure, peers
+
+COLUMNS = ["dataset", "model", "seed", "attack", "norm", "eps", "targeted", "library", "variant", "n",
+           "repeats", "metric", "value", "low", "high"]
+
+
+def benchmark(cells=measure.CELLS, n=None, repeats=None):
+    """Return the table of these cells, measuring what is not kept; n, repeats: not the usual ones.
+
+    Metrics: "seconds" of a call on n images (median; low and high are the extremes), "bare_seconds"
+    (so long the passes alone took), "success" (share of the n images), "mean_l2" and "median_l2"
+    (over successes) and, for Carlini-Wagner, "difference": our mean L2 less the peer's, in percent
+    of the peer's, over the n images where both succeeded. Intervals are of 95 %. Each measurement is
+    an artifact by itself, so that an interrupted benchmark goes on.
+    """
+    wanted, listed = _wanted(cells, n, repeats)
+    kept = {}
+
+    def collect():
+        bar = tqdm(wanted.items(), unit="run")
+        for key, what in bar:
+            bar.set_description(name(*key))
+            kept[key] = store.cached("bench_run", what, lambda: measure.measure(
+                *key, what["n"], what["repeats"]))
+        store.cached("bench_l2", listed, lambda: {name(*key): m["l2"] for key, m in kept.items()})
+        return combine(kept)
+    return store.cached("bench", listed, collect, recompute=recompute)
+
+
+def finished():
+    """Return the table of the whole benchmark, or None where it is not there."""
+    _, listed = _wanted(measure.CELLS)
+    return store.cached("bench", listed, None) if store.has("bench", listed) else None
+
+
+def _wanted(cells, n=None, repeats=None):
+    """Return (what to measure: (cell, library, variant) to parameters; what the table is kept by)."""
+    wanted = {(cell, *peer): measure.parameters(cell, *peer, n, repeats)
+              for cell in cells for peer in measure.libraries(cell)}
+    return wanted, {"measurements": {name(*key): store.digest(what) for key, what in wanted.items()}}
+
+
+def summary(table):
+    """Return a row for each cell, library and variant, by name: a wide table of the metrics.
+
+    ms: milliseconds an image. limit: our seconds over those of the bare passes. slower: a peer's time
+    an image over ours. gap, gap_low, gap_high: of "difference".
+    """
+    rows = []
+    for _, group in table.groupby(["dataset", "attack", "norm", "targeted"], sort=False):
+        for (library, variant), mine in group.groupby(["library", "variant"], sort=False):
+            value, gap = mine.set_index("metric").value, mine[mine.metric == "difference"]
+            row = mine.iloc[0][["dataset", "model", "attack", "norm", "targeted"]].to_dict() | {
+                "library": library, "variant": variant, "n": int(mine.n.max()),
+                "ms": 1e3 * value.seconds / mine.n.max(), "success": value.success,
+                "limit": value.seconds / value.get("bare_seconds", np.nan),
+                "mean_l2": value.get("mean_l2", np.nan), "median_l2": value.get("median_l2", np.nan)}
+            row["slower"] = row["ms"] / rows[-1]["first"] if library != "ours" else np.nan
+            row["first"] = row["ms"] if library == "ours" else rows[-1]["first"]
+            for key, column in (("gap", "value"), ("gap_low", "low"), ("gap_high", "high")):
+                row[key] = gap[column].item() if len(gap) else np.nan
+            rows.append(row)
+    return pd.DataFrame(rows).drop(columns="first")
+
+
+def name(cell, library, variant):
+    """Return the name of a measurement, under which bench_l2 keeps its L2 norms."""
+    return f"{cell.name}-{library}-{variant.replace(' ', '_')}"
+
+
+def combine(measured):
+    """Return the table of measurements: dict of (cell, library, variant) to a dict of arrays."""
+    rows = []
+    for (cell, library, variant), kept in measured.items():
+        ours = measured[cell, "ours", "compiled"]
+        fixed = {**cell._asdict(), "seed": 0, "eps": cell.settings.get("eps", np.nan),
+                 "library": library, "variant": variant, "n": len(kept["l2"]),
+                 "repeats": len(kept["seconds"])}
+        rows += [fixed | row for row in quantities(kept)]
+        if cell.attack == "carlini_wagner" and library != "ours":
+            rows += [fixed | row for row in difference(ours["l2"], kept["l2"])]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def quantities(kept):
+    """Return the rows of one measurement, as far as they do not depend on others."""
+    rows = [_row(metric, np.median(kept[metric]), (kept[metric].min(), kept[metric].max()))
+            for metric in ("seconds", "bare_seconds") if metric in kept]
+    found = kept["l2"][~np.isnan(kept["l2"])].astype(np.float64)
+    rows.append(_row("success", len(found) / len(kept["l2"]),
+                     evaluation.interval(len(found), len(kept["l2"]))))
+    for metric, statistic in (("mean_l2", np.mean), ("median_l2", np.median)):
+        if len(found):
+            rows.append(_row(metric, statistic(found), evaluation.bootstrap(statistic, found)))
+    return rows
+
+
+def difference(ours, peer):
+    """Return [the row of our mean L2 less the peer's, in percent of it], paired image by image.
+
+    ours, peer: (N,) and (M,) for the same images as far as both go, NaN where they failed; the
+    images where both succeeded count. [] where there are none.
+    """
+    n = min(len(ours), len(peer))
+    both = ~np.isnan(ours[:n]) & ~np.isnan(peer[:n])
+    if not both.any():
+        return []
+    a, b = ours[:n][both].astype(np.float64), peer[:n][both].astype(np.float64)
+    return [_row("difference", _percent(a, b), evaluation.bootstrap(_percent, a, b))
+            | {"n": int(both.sum())}]
+
+
+def recompute(row):
+    """Return the value of one row of `benchmark`, computed anew; None but for our FGSM's results."""
+    cells = [cell for cell in measure.CELLS
+             if all(row[key] == value for key, value in cell._asdict().items())]
+    if row["library"] != "ours" or row["attack"] != "fgsm" or len(cells) != 1:
+        return None
+    cell, = cells
+    model, x, y = measure.subject(cell.dataset, cell.model, int(row["n"]))
+    told = measure.labels(y, cell.targeted)
+    settings = {"attack": cell.attack, "norm": cell.norm, **cell.settings}
+    x_adv = peers.ours(model, x, told, cell.targeted, settings)
+    l2 = measure.distances(model, x, told, x_adv, cell.targeted)
+    values = {new["metric"]: new["value"] for new in quantities({"l2": l2, "seconds": np.ones(1)})}
+    return None if row["metric"] == "seconds" else values.get(row["metric"])
+
+
+def text(table):
+    """Return the table as lines to read: a block for each cell, a line for each library.
+
+    "x bare": our seconds over those of the bare passes. "x ours": a peer's time an image over ours.
+    """
+    lines, keys = [], ["dataset", "model", "attack", "norm", "targeted"]
+    for cell, rows in summary(table).groupby(keys, sort=False):
+        lines += ["", measure.Cell(*cell).name, _LINE.format(*_HEAD)]
+        for row in rows.itertuples():
+            numbers = ((row.ms, 2), (row.limit, 2), (row.slower, 2), (100 * row.success, 1),
+                       (row.mean_l2, 4), (row.median_l2, 4))
+            gap = f"{row.gap:+.2f} [{row.gap_low:+.2f}, {row.gap_high:+.2f}]"
+            lines.append(_LINE.format(f"{row.library} {row.variant}", row.n,
+                                      *(_number(*number) for number in numbers),
+                                      "" if np.isnan(row.gap) else gap).rstrip())
+    return "\n".join(lines)
+
+
+_HEAD = ("", "images", "ms/image", "x bare", "x ours", "success %", "mean L2", "median",
+         "our mean L2 to its, %")
+_LINE = "{:22}{:>7}{:>10}{:>8}{:>8}{:>11}{:>9}{:>9}  {}"
+
+
+def _number(value, decimals):
+    return "" if np.isnan(value) else f"{value:.{decimals}f}"
+
+
+def _row(metric, value, interval):
+    return {"metric": metric, "value": float(value), "low": float(min(interval[0], value)),
+            "high": float(max(interval[1], value))}
+
+
+def _percent(ours, peer):
+    return 100 * (ours.mean() / peer.mean() - 1)

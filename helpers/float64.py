@@ -1,0 +1,59 @@
+"""The gradient in float64: what attacks would find were it not for the rounding of float32."""
+import keras
+import numpy as np
+import tensorflow as tf
+
+from helpers import attacks, gradients
+
+
+def copy(model):
+    """Return a copy of a Keras model, functional or sequential, that computes in float64."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"a Keras model is needed to make its copy in float64, got {model!r}")
+
+    def convert(layer):
+        dtype = {"dtype": "float64"} if isinstance(layer, keras.Layer) else {}  # else an operation
+        return type(layer).from_config(layer.get_config() | dtype)
+
+    # Of its own, since the model's casts to float32, in which small gradients are zero.
+    image = keras.Input(model.input_shape[1:], dtype="float64")
+    wide = keras.models.clone_model(model, input_tensors=image, clone_function=convert)
+    for old, new in zip(model.layers, wide.layers, strict=True):
+        weights = {}
+        old.save_own_variables(weights)  # not set_weights: Normalization computes on loading
+        new.load_own_variables(weights)
+    return wide
+
+
+def fgsm(model, x, y, *, eps, norm=np.inf):
+    """Return attacks.fgsm's images, float32, with the gradient of the cross-entropy in float64.
+
+    model: `copy` of a network, or any callable from float64 images to float64 logits.
+    """
+    run = gradients.cached(_direction, model)
+    g = np.concatenate([run(*batch)[:rows.stop - rows.start].numpy() for rows, *batch
+                        in gradients.batches(256, x, y, description="float64")])
+    if norm == np.inf:
+        step = np.sign(g)
+    else:
+        step = g / np.maximum(attacks.l2(g), np.finfo(float).tiny).reshape(-1, 1, 1, 1)
+    return np.clip(x + eps * step, 0, 1).astype(np.float32)
+
+
+def _direction(model):
+    """Return the compiled (x, y) -> gradient of u, in float64, along that of the cross-entropy.
+
+    The latter is log(1 + exp u), u = log of the sum of exp z_j, j != y, less z_y. Its gradient is that
+    of u times a positive factor that vanishes as the margin grows, at last in float64 too.
+    """
+    @tf.function(reduce_retracing=True)
+    def run(x, y):
+        x = tf.cast(x, tf.float64)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            z = model(x)
+            own = tf.one_hot(y, z.shape[1], dtype=z.dtype)
+            others = tf.reduce_logsumexp(tf.where(own > 0, z.dtype.min, z), axis=1)
+            u = others - tf.reduce_sum(own * z, axis=1)
+        return tape.gradient(u, x)
+    return run

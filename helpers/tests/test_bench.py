@@ -1,0 +1,144 @@
+"""The benchmark's statistics and book-keeping, without the peers (they have their own environment)."""
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import attacks
+from helpers.bench import measure, peers, table
+
+CW = measure.Cell("mnist", "lenet", "carlini_wagner", 2.0, False)
+FGSM = measure.Cell("mnist", "lenet", "fgsm", np.inf, False)
+
+
+@pytest.fixture
+def measured():
+    """Made-up measurements of one cell: the peer's norms are ours plus 1 % and noise."""
+    rng = np.random.default_rng(0)
+    ours = rng.uniform(1, 2, 50)
+    peer = ours * (1.01 + rng.normal(0, 0.002, 50))
+    ours[3], peer[7] = np.nan, np.nan
+    return {(CW, "ours", "compiled"): {"seconds": np.array([3.0, 1.0, 2.0]), "l2": ours,
+                                       "bare_seconds": np.array([0.5, 1.5])},
+            (CW, "foolbox", "compiled"): {"seconds": np.array([9.0]), "l2": peer},
+            (CW, "art", "as shipped"): {"seconds": np.array([99.0]), "l2": np.full(2, np.nan)}}
+
+
+def _value(rows, library, metric):
+    return rows[(rows.library == library) & (rows.metric == metric)].squeeze()
+
+
+def test_rows_by_hand(measured):
+    rows = table.combine(measured)
+    seconds = _value(rows, "ours", "seconds")
+    assert (seconds.value, seconds.low, seconds.high) == (2, 1, 3)
+    assert _value(rows, "ours", "bare_seconds").value == 1
+    assert _value(rows, "foolbox", "success").value == 49 / 50
+    l2 = measured[CW, "ours", "compiled"]["l2"]
+    assert _value(rows, "ours", "mean_l2").value == pytest.approx(np.delete(l2, 3).mean())
+    assert _value(rows, "ours", "median_l2").value == pytest.approx(np.median(np.delete(l2, 3)))
+    assert _value(rows, "art", "success").value == 0 and _value(rows, "art", "mean_l2").empty
+    assert (rows.low <= rows.value).all() and (rows.value <= rows.high).all()
+
+
+def test_the_difference_is_paired(measured):
+    rows = table.combine(measured)
+    row = _value(rows, "foolbox", "difference")
+    ours, peer = (np.delete(measured[key]["l2"], [3, 7]) for key in list(measured)[:2])
+    assert row.n == 48 and row.value == pytest.approx(100 * (ours.sum() - peer.sum()) / peer.sum())
+    assert row.low < -0.99 < row.high and row.high - row.low < 0.2  # unpaired it would be 10 times wider
+    assert _value(rows, "art", "difference").empty
+    assert table.difference(np.ones(9), np.ones(2))[0]["value"] == 0
+
+
+def test_every_cell_is_named_once_and_ours_comes_first():
+    names = [table.name(cell, *peer) for cell in measure.CELLS for peer in measure.libraries(cell)]
+    assert len(set(names)) == len(names)
+    assert all(measure.libraries(cell)[0] == ("ours", "compiled") for cell in measure.CELLS)
+
+
+def test_black_images_and_failures_have_no_distance():
+    def model(x):  # says 1 for dark images, else 0
+        dark = np.asarray(x).mean(axis=(1, 2, 3)) < 0.5
+        return np.stack([~dark, dark], axis=1).astype(np.float32)
+    x = np.full((5, 4, 4, 1), 0.6, np.float32)
+    x_adv = x - np.float32([0.2, 0.6, 0.0, 0.0, 0.7]).reshape(-1, 1, 1, 1)
+    x_adv[3, 0, 0, 0] = np.nan  # adversarial, black, unchanged, not a number, out of the box
+    l2 = measure.distances(model, x, np.zeros(5, int), x_adv, targeted=False)
+    assert l2[0] == pytest.approx(0.8) and np.isnan(l2[1:]).all()
+    l2 = measure.distances(model, x, np.ones(5, int), x_adv, targeted=True)
+    assert np.array_equal(np.isnan(l2), [False, True, True, True, True])
+
+
+def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_read(made, monkeypatch):
+    calls = []
+
+    def stand_in(cell, library, variant, n, repeats):
+        calls.append(library)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return {"seconds": np.ones(repeats), "l2": np.arange(1.0, n + 1)}
+    monkeypatch.setattr(measure, "measure", stand_in)
+    monkeypatch.setattr(measure, "parameters", lambda cell, library, variant, n, repeats: {
+        "cell": cell.name, "library": library, "variant": variant, "n": 4, "repeats": 1})
+    with pytest.raises(KeyboardInterrupt):
+        table.benchmark([FGSM])
+    rows = table.benchmark([FGSM])
+    assert len(calls) == len(measure.libraries(FGSM)) + 1
+    pd.testing.assert_frame_equal(table.benchmark([FGSM]), rows)
+    assert len(calls) == len(measure.libraries(FGSM)) + 1
+    assert "foolbox as shipped" in table.text(rows)
+    record = json.loads(next(made.glob("bench-*.csv.json")).read_text())
+    assert record["recompute"] == "helpers.bench.table:recompute"
+    assert set(np.load(next(made.glob("bench_l2-*.npz"))).files) == {
+        table.name(FGSM, *peer) for peer in measure.libraries(FGSM)}
+
+
+def test_recompute_finds_what_was_measured_and_leaves_the_rest(tmp_path):
+    l2 = _fgsm(n=20)
+    rows = table.combine({(FGSM, "ours", "compiled"): {"seconds": np.ones(1), "l2": l2}})
+    rows.to_csv(tmp_path / "table.csv", index=False)  # as a row comes to `make verify`
+    for row in pd.read_csv(tmp_path / "table.csv").to_dict(orient="records"):
+        again = table.recompute(row)
+        assert again is None if row["metric"] == "seconds" else again == pytest.approx(row["value"])
+        assert table.recompute(row | {"library": "foolbox"}) is None
+        assert table.recompute(row | {"attack": "pgd"}) is None
+
+
+def _fgsm(n):
+    model, x, y = measure.subject("mnist", "lenet", n)
+    x_adv = attacks.fgsm(model, x, y, eps=measure.SETTINGS["mnist", "fgsm", np.inf]["eps"])
+    return measure.distances(model, x, y, x_adv, targeted=False)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A linear network of two classes and its weights."""
+    inputs = keras.Input((2, 2, 3))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
+    w = np.random.default_rng(0).normal(0, 1, (12, 2)).astype(np.float32)
+    model.set_weights([w, np.zeros(2, np.float32)])
+    return model, w
+
+
+def test_gradients_are_counted(linear):
+    x, y = np.random.default_rng(1).random((20, 2, 2, 3), np.float32), np.zeros(20, int)
+    settings = {"attack": "pgd", "norm": np.inf, "eps": 0.1, "eps_iter": 0.1, "nb_iter": 3,
+                "batch_size": 32}
+    assert measure.gradients_used(linear[0], x, y, False, settings) == 3 * 20
+
+
+def test_the_patched_cleverhans_runs_on_a_linear_model(linear):
+    model, w = linear
+    x = np.random.default_rng(2).uniform(0.4, 0.6, (3, 2, 2, 3)).astype(np.float32)
+    z = x.reshape(3, 12) @ w
+    y, exact = z.argmax(axis=1), np.abs(z[:, 0] - z[:, 1]) / np.linalg.norm(w[:, 0] - w[:, 1])
+    settings = {"attack": "carlini_wagner", "norm": 2.0, "learning_rate": 0.05, "confidence": 0.0,
+                "binary_search_steps": 2, "max_iterations": 25, "initial_const": 2.0, "batch_size": 2}
+    for targeted in (False, True):
+        told = 1 - y if targeted else y
+        x_adv = peers.cleverhans(model, x, told, targeted, settings)
+        l2 = measure.distances(model, x, told, x_adv, targeted)
+        assert (l2 >= exact - 1e-4).all() and l2.mean() < 1.5 * exact.mean()
