@@ -167,13 +167,13 @@ def one_pass(model, x, y, cell):
 
 
 def timed(run, at_least=0.5):
-    """Return (seconds of one call, its result): the mean of as many as fill `at_least` seconds."""
-    start, calls = time.perf_counter(), 0
-    while True:
-        result, calls = run(), calls + 1
-        elapsed = time.perf_counter() - start
-        if elapsed >= at_least:
-            return elapsed / calls, result
+    """Return (seconds of one call, its result): the median of as many calls as fill `at_least` s."""
+    seconds = []
+    while sum(seconds) < at_least:
+        start = time.perf_counter()
+        result = run()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds)), result
 
 
 def distances(model, x, y, x_adv, targeted):
