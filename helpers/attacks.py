@@ -5,6 +5,8 @@ eps, the bound of the perturbation's norm; norm, np.inf or 2 (over the whole ima
 `model` is any callable from images to logits: a network, or one with a defence in front of it.
 Steps and projections are those of cleverhans.
 """
+from numbers import Real
+
 import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.utils import clip_eta, optimize_linear
@@ -24,8 +26,8 @@ def fgsm(model, x, y, *, eps, norm=np.inf, targeted=False, loss="cross_entropy",
     """
     x, y = gradients.checked(model, x, y, loss)
     _check_norm(norm)
-    eps = np.asarray([checked_eps("eps", value) for value in np.ravel(eps)] if np.ndim(eps)
-                     else checked_eps("eps", eps), np.float32)
+    eps = np.asarray([checked_eps("eps", value) for value in eps]
+                     if isinstance(eps, (list, tuple, np.ndarray)) else checked_eps("eps", eps), np.float32)
     step = _unit_steps(model, x, y, norm, targeted, loss, batch_size)
     return np.clip(x + eps.reshape(eps.shape + (1,) * (4 * eps.ndim)) * step, 0, 1)
 
@@ -43,9 +45,8 @@ def pgd(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, targeted=False, res
     x, y = gradients.checked(model, x, y, loss)
     _check_norm(norm)
     eps, eps_iter = checked_eps("eps", eps), checked_eps("eps_iter", eps_iter)
-    for name, value in (("nb_iter", nb_iter), ("restarts", restarts)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    for name, value in (("nb_iter", nb_iter), ("restarts", restarts), ("batch_size", batch_size)):
+        gradients.check_count(name, value)
     if targeted:
         gradients.checked_targets(gradients.logits(model, x), y)
     best, score = x.copy(), np.full(len(x), np.inf, np.float32)
@@ -94,6 +95,10 @@ def minimal_norm(model, x, y, *, attack, high, norm=np.inf, halvings=10, nb_iter
     _check_norm(norm)
     if attack not in ("fgsm", "pgd"):
         raise ValueError(f"attack must be fgsm or pgd, got {attack!r}")
+    high = checked_eps("high", high)
+    for name, value in (("nb_iter", nb_iter), ("batch_size", batch_size)):
+        gradients.check_count(name, value)
+    gradients.check_count("halvings", halvings, smallest=0)
     if attack == "fgsm":
         direction = _unit_steps(model, x, y, norm, False, loss, batch_size)
     start = _in_ball(x.shape, norm, seed, 0)
@@ -108,7 +113,7 @@ def minimal_norm(model, x, y, *, attack, high, norm=np.inf, halvings=10, nb_iter
         return x_adv, score < 0
 
     best, found = x.copy(), np.where(gradients.logits(model, x).argmax(axis=1) == y, np.inf, 0.0)
-    low, top = np.zeros(len(x), np.float32), np.full(len(x), checked_eps("high", high), np.float32)
+    low, top = np.zeros(len(x), np.float32), np.full(len(x), high, np.float32)
     rows, eps = np.flatnonzero(found > 0), top
     for _ in range(halvings + 1):
         x_adv, broken = attacked(rows, eps[rows])
@@ -214,12 +219,12 @@ def _in_ball(shape, norm, seed, restart):
 
 
 def _check_norm(norm):
-    if norm not in NORMS:
+    if not isinstance(norm, Real) or isinstance(norm, bool) or norm not in NORMS:
         raise ValueError(f"norm must be np.inf or 2, got {norm!r}")
 
 
 def checked_eps(name, value):
     """Return the value as a float; raise ValueError, naming it, unless it is finite and >= 0."""
-    if isinstance(value, bool) or not np.isreal(value) or not 0 <= value < np.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < np.inf:
         raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
     return float(value)

@@ -13,6 +13,8 @@ paper (2017, arXiv:1608.04644), except that
 - w starts within |tanh w| <= EDGE, since Adam needs hundreds of iterations to leave an exact 0 or 1;
 - after each step the perturbation is shortened along itself up to the boundary.
 """
+from numbers import Real
+
 import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
@@ -38,8 +40,8 @@ def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate
     on batch_size nor on the other images. Raises ValueError for what does not fit.
     """
     x, y = gradients.checked(model, x, y)
-    _check(confidence, learning_rate, binary_search_steps, max_iterations, initial_const)
-    sign = -1.0 if targeted else 1.0
+    _check(confidence, learning_rate, binary_search_steps, max_iterations, initial_const, batch_size)
+    sign, confidence = (-1.0 if targeted else 1.0), float(confidence)
     if targeted:
         gradients.checked_targets(gradients.logits(model, x), y)
     state = _start(model, x, y, sign, confidence, initial_const, 10 * learning_rate)
@@ -181,15 +183,16 @@ def _wide(values):
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
-def _check(confidence, learning_rate, binary_search_steps, max_iterations, initial_const):
+def _check(confidence, learning_rate, binary_search_steps, max_iterations, initial_const, batch_size):
     for name, value in (("binary_search_steps", binary_search_steps),
-                        ("max_iterations", max_iterations)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    if not 0 <= confidence < np.inf:
-        raise ValueError(f"confidence must be a finite number >= 0, got {confidence!r}")
-    if not 0 < learning_rate < np.inf:
-        raise ValueError(f"learning_rate must be a finite number > 0, got {learning_rate!r}")
-    if initial_const is not None and not 0 < initial_const <= LARGEST_CONST:
+                        ("max_iterations", max_iterations), ("batch_size", batch_size)):
+        gradients.check_count(name, value)
+    for name, value in (("confidence", confidence), ("learning_rate", learning_rate)):
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < np.inf:
+            raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+    if learning_rate == 0:
+        raise ValueError("learning_rate must be positive, got 0")
+    if initial_const is not None and not (isinstance(initial_const, Real)
+                                          and 0 < initial_const <= LARGEST_CONST):
         raise ValueError(f"initial_const must be None or in (0, {LARGEST_CONST:g}], "
                          f"got {initial_const!r}")

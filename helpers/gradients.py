@@ -5,6 +5,7 @@ compiled once for each model and loss, and takes batches of any size.
 """
 import functools
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
@@ -33,7 +34,7 @@ def checked(model, x, y, loss="margin"):
     [0, 1], y has shape (N,) with integers below the number of classes, `loss` is one of LOSSES,
     and the model takes these images and returns logits rather than probabilities.
     """
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
     x, y = checked_images(x), np.asarray(y)
     if y.shape != (len(x),):
@@ -45,6 +46,12 @@ def checked(model, x, y, loss="margin"):
         wrong = y[(y < 0) | (y >= classes)][0]
         raise ValueError(f"labels must be in 0..{classes - 1}, got {wrong}")
     return x, y.astype(np.int64)
+
+
+def check_count(name, value, smallest=1):
+    """Raise ValueError, naming it, unless the value is an integer >= smallest."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < smallest:
+        raise ValueError(f"{name} must be an integer >= {smallest}, got {value!r}")
 
 
 def checked_images(x):
@@ -87,8 +94,7 @@ def batches(size, *arrays, description="logits"):
     A batch is filled up to a multiple of ROWS by repeating its own: then what is computed for an
     image does not depend on its batch.
     """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-        raise ValueError(f"batch_size must be an integer >= 1, got {size!r}")
+    check_count("batch_size", size)
     with tqdm(total=len(arrays[0]), desc=description, unit="img", leave=False, delay=2) as bar:
         for start in range(0, len(arrays[0]), size):
             rows = slice(start, min(start + size, len(arrays[0])))
@@ -104,7 +110,7 @@ def filled(array):
 
 def call(model, x):
     """Return model(x) as a float32 tensor; Keras models in inference mode."""
-    result = model(x, training=False) if hasattr(model, "trainable_variables") else model(x)
+    result = model(x, training=False) if isinstance(model, keras.Model) else model(x)
     return tf.cast(result, tf.float32)
 
 
@@ -148,5 +154,9 @@ def _function(model, loss):
             tape.watch(x)
             result = call(model, x)
             value = LOSSES[loss](y, result)
-        return result, tape.gradient(value, x)
+        gradient = tape.gradient(value, x)
+        if gradient is None:
+            raise ValueError("no gradient passes through the model to its images: an attack that "
+                             "follows the gradient would fail, and the model only look robust")
+        return result, gradient
     return run
