@@ -20,6 +20,7 @@ LADDERS = {
 LOSSES = {"fgsm": "cross_entropy", "fgsm_margin": "margin", "pgd": "cross_entropy",
           "pgd_margin": "margin"}
 ATTACKS = (*LOSSES, "noise")
+NORM_NAMES = {np.inf: "Linf", 2: "L2"}  # in tables: pandas would read "inf" as a number
 
 
 def attacked(model, x, y, attack, *, eps, norm=np.inf, seed=0):
@@ -87,7 +88,7 @@ def recompute_accuracy(row):
     x, y, eps = data.x_test[:row["n"]], data.y_test[:row["n"]], float(row["eps"])
     model, _ = training.load_or_train(training.recipe_of(row["dataset"], row["model"], row["seed"]))
     if eps:
-        norm = np.inf if row["norm"] == "inf" else 2
+        norm = {name: norm for norm, name in NORM_NAMES.items()}[row["norm"]]
         x = attacked(model, x, y, row["attack"], eps=eps, norm=norm)
     return float(np.mean(gradients.logits(model, x).argmax(axis=1) == y))
 
@@ -99,7 +100,7 @@ def _accuracy_rows(recipe, attack, norm, n, seed):
         correct, total = int(np.sum(answer == kept["y"])), len(kept["y"])
         low, high = evaluation.interval(correct, total)
         rows.append({"dataset": recipe.dataset, "model": recipe.model, "seed": recipe.seed,
-                     "attack": attack, "norm": "inf" if norm == np.inf else "2", "eps": eps,
+                     "attack": attack, "norm": NORM_NAMES[norm], "eps": eps,
                      "defense": "none", "quality": "", "n": total, "metric": "accuracy",
                      "value": correct / total, "low": low, "high": high})
     return rows

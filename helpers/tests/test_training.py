@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import batches, datasets, evaluation, store, training
+from helpers import adversarial, attacks, batches, datasets, evaluation, store, training
 from helpers.training import Recipe
 
 SMALL = Recipe("mnist", "lenet", epochs=3, train_size=300, shift=1, flip=True)
@@ -83,16 +83,56 @@ def test_every_field_of_a_recipe_changes_the_name():
     other = {"dataset": "cifar10", "architecture": "resnet", "arguments": (("width", 2.0),),
              "epochs": 9, "batch_size": 64, "learning_rate": 0.01, "schedule": "constant",
              "warmup_epochs": 0, "shift": 3, "flip": False, "weight_decay": 0.1,
-             "validation_share": 0.1, "train_size": 400, "seed": 1}
+             "validation_share": 0.1, "train_size": 400, "seed": 1, "eps": 0.1, "nb_iter": 2}
     assert other.keys() == {field.name for field in dataclasses.fields(Recipe)}
-    names = {dataclasses.replace(SMALL, **{key: value}).filename for key, value in other.items()}
-    assert len(names | {SMALL.filename}) == len(other) + 1
+    plain, robust = SMALL, dataclasses.replace(SMALL, eps=0.2)  # nb_iter is of adversarial training
+    names = {dataclasses.replace(robust if key == "nb_iter" else plain, **{key: value}).filename
+             for key, value in other.items()}
+    assert len(names | {plain.filename, robust.filename}) == len(other) + 2
+    assert not {"eps", "nb_iter"} & training._json(plain).keys()
+
+
+def test_adversarial_training_shows_what_it_says(made):
+    recipe = dataclasses.replace(SMALL, epochs=2, warmup_epochs=1, eps=0.2)
+    x = np.random.default_rng(0).random((40, 28, 28, 1), np.float32)
+    y = np.arange(40) % 10
+    model, history = training.load_or_train(recipe)
+    for steps, radius in ((1, 0.6), (3, 0.2)):
+        for epoch, share in ((0, 0.0), (1, 1.0)):
+            batch = batches.Batches(x, y, dataclasses.replace(recipe, shift=0, flip=False, nb_iter=steps),
+                                    epoch)
+            x_adv, labels = adversarial.batch(model, batch, 0)
+            delta = x_adv.numpy() - x[batch.order]
+            assert np.array_equal(labels, y[batch.order])
+            assert np.abs(delta).max() <= radius * share + 1e-6
+            assert np.abs(delta).max() >= 0.9 * 0.2 * share
+            assert x_adv.numpy().min() >= 0 and x_adv.numpy().max() <= 1
+            assert np.array_equal(x_adv, adversarial.batch(model, batch, 0)[0])
+    assert len(history["val_robust_accuracy"]) == len(history["loss"]) == 2
+    assert "-adv-" in recipe.filename and recipe.model == "lenet-adv"
+    assert training.recipe_of("mnist", "lenet-adv", 0) == training.ADVERSARIAL["mnist", "lenet"]
+
+
+@pytest.mark.parametrize("key", training.ADVERSARIAL, ids="-".join)
+def test_shipped_adversarial_networks_resist_as_promised(key):
+    promised, eps = {("mnist", "lenet"): (0.85, 0.3), ("cifar10", "resnet"): (0.30, 8 / 255)}[key]
+    recipe = training.ADVERSARIAL[key]
+    model, read, record = training.read_network(store.SHIPPED / recipe.filename)
+    assert read == recipe and recipe.eps == eps
+    history = record["history"]["val_robust_accuracy"]
+    assert max(history) - history[-1] < 0.05  # no catastrophic overfitting
+    x, y = (part[:100] for part in (datasets.load(recipe.dataset).x_test,
+                                    datasets.load(recipe.dataset).y_test))
+    x_adv = attacks.pgd(model, x, y, eps=eps, eps_iter=eps / 4, nb_iter=20, loss="margin")
+    correct = evaluation.predict(model, x_adv).argmax(axis=1) == y
+    assert evaluation.interval(correct.sum(), 100)[1] > promised
 
 
 @pytest.mark.parametrize("field, value", [
     ("dataset", "fashion"), ("architecture", "vgg"), ("schedule", "steps"), ("epochs", -1),
     ("epochs", 1.5), ("batch_size", 0), ("learning_rate", 0.0), ("weight_decay", -1.0),
-    ("validation_share", 0.0), ("train_size", 5), ("seed", -1), ("shift", -1)])
+    ("validation_share", 0.0), ("train_size", 5), ("seed", -1), ("shift", -1), ("eps", -0.1), ("eps", 1.0),
+    ("nb_iter", 0)])
 def test_bad_recipes_are_named(field, value):
     with pytest.raises(ValueError, match=rf"{field} must .*{value}"):
         dataclasses.replace(SMALL, **{field: value})
