@@ -16,13 +16,13 @@ def batch(model, epoch, i):
     """
     (x, y), recipe = epoch[i], epoch.recipe
     done = epoch.epoch + i / len(epoch)
-    eps = np.float32(recipe.eps * min(1.0, done / max(recipe.warmup_epochs, 1e-9)))
+    eps = np.float32(recipe.eps * (min(1.0, done / recipe.warmup) if recipe.warmup else 1.0))
     single = recipe.nb_iter == 1
     rng = np.random.default_rng([recipe.seed, 3, epoch.epoch, i])
     start = eps * rng.uniform(-1, 1, x.shape).astype(np.float32) * (2 if single else 1)
     run = gradients.cached(_steps, model, recipe.nb_iter)
     eps_iter = eps if single else 2.5 * eps / recipe.nb_iter
-    return run(x, y, start, 3 * eps if single else eps, np.float32(eps_iter)), y
+    return run(*map(tf.constant, (x, y, start, 3 * eps if single else eps, np.float32(eps_iter)))), y
 
 
 def accuracy(model, x, y, recipe, n=500):
@@ -37,14 +37,13 @@ def accuracy(model, x, y, recipe, n=500):
 
 def _steps(model, nb_iter):
     """Return the compiled (x, y, start, radius, eps_iter) -> x_adv, the last iterate."""
-    gradient = gradients.function(model, "cross_entropy")
+    return gradients.compile(_walk, gradients.function(model, "cross_entropy"), nb_iter)
 
-    @tf.function(reduce_retracing=True)
-    def run(x, y, start, radius, eps_iter):
-        x_adv = tf.clip_by_value(x + start, 0.0, 1.0)
-        for _ in tf.range(nb_iter):
-            _, g = gradient(x_adv, y)
-            x_adv = x + clip_eta(x_adv + eps_iter * tf.sign(g) - x, np.inf, radius)
-            x_adv = tf.clip_by_value(x_adv, 0.0, 1.0)
-        return x_adv
-    return run
+
+def _walk(gradient, nb_iter, x, y, start, radius, eps_iter):
+    x_adv = tf.clip_by_value(x + start, 0.0, 1.0)
+    for _ in tf.range(nb_iter):
+        _, g = gradient(x_adv, y)
+        x_adv = x + clip_eta(x_adv + eps_iter * tf.sign(g) - x, np.inf, radius)
+        x_adv = tf.clip_by_value(x_adv, 0.0, 1.0)
+    return x_adv

@@ -28,6 +28,8 @@ def fgsm(model, x, y, *, eps, norm=np.inf, targeted=False, loss="cross_entropy",
     _check_norm(norm)
     eps = np.asarray([checked_eps("eps", value) for value in eps]
                      if isinstance(eps, (list, tuple, np.ndarray)) else checked_eps("eps", eps), np.float32)
+    if not eps.size:
+        raise ValueError("eps must be a number, or a sequence of at least one, got none")
     step = _unit_steps(model, x, y, norm, targeted, loss, batch_size)
     return np.clip(x + eps.reshape(eps.shape + (1,) * (4 * eps.ndim)) * step, 0, 1)
 
@@ -139,7 +141,7 @@ def linf(difference):
 
 def _unit_steps(model, x, y, norm, targeted, loss, batch_size):
     """Return FGSM's step of norm 1 for each image, (N, H, W, C)."""
-    steps, sign = np.empty_like(x), -1.0 if targeted else 1.0
+    steps, sign = np.empty_like(x), tf.constant(-1.0 if targeted else 1.0)
     run = gradients.cached(_direction, model, loss, norm)
     for rows, images, labels in gradients.batches(batch_size, x, y, description="FGSM"):
         logits, step = run(images, labels, sign)
@@ -152,13 +154,12 @@ def _unit_steps(model, x, y, norm, targeted, loss, batch_size):
 
 def _direction(model, loss, norm):
     """Return the compiled (x, y, sign) -> (logits, the step of norm 1 that raises sign · loss)."""
-    gradient = gradients.function(model, loss)
+    return gradients.compile(_directed, gradients.function(model, loss), norm)
 
-    @tf.function(reduce_retracing=True)
-    def run(x, y, sign):
-        logits, g = gradient(x, y)
-        return logits, _step(sign * g, 1.0, norm)
-    return run
+
+def _directed(gradient, norm, x, y, sign):
+    logits, g = gradient(x, y)
+    return logits, _step(sign * g, 1.0, norm)
 
 
 def _step(g, eps, norm):
@@ -189,23 +190,21 @@ def _descend(model, x, y, start, eps, eps_iter, nb_iter, norm, targeted, loss, b
 
 def _loop(model, loss, norm):
     """Return the compiled whole descent, for any number of steps and any eps."""
-    gradient = gradients.function(model, loss)
+    return gradients.compile(_descent, gradients.function(model, loss), model, norm)
 
-    @tf.function(reduce_retracing=True)
-    def run(x, y, start, eps, eps_iter, nb_iter, sign):
-        x_adv = tf.clip_by_value(x + start, 0.0, 1.0)
-        best, score = x_adv, tf.fill(tf.shape(y), np.float32(np.inf))
-        for _ in tf.range(nb_iter):
-            logits, g = gradient(x_adv, y)
-            value = sign * gradients.margin(y, logits)
-            best = tf.where((value < score)[:, None, None, None], x_adv, best)
-            score = tf.minimum(score, value)
-            x_adv = tf.clip_by_value(x_adv + _step(sign * g, eps_iter, norm), 0.0, 1.0)
-            x_adv = tf.clip_by_value(x + clip_eta(x_adv - x, norm, eps), 0.0, 1.0)
-        value = sign * gradients.margin(y, gradients.call(model, x_adv))
-        return (tf.where((value < score)[:, None, None, None], x_adv, best),
-                tf.minimum(score, value))
-    return run
+
+def _descent(gradient, model, norm, x, y, start, eps, eps_iter, nb_iter, sign):
+    x_adv = tf.clip_by_value(x + start, 0.0, 1.0)
+    best, score = x_adv, tf.fill(tf.shape(y), np.float32(np.inf))
+    for _ in tf.range(nb_iter):
+        logits, g = gradient(x_adv, y)
+        value = sign * gradients.margin(y, logits)
+        best = tf.where((value < score)[:, None, None, None], x_adv, best)
+        score = tf.minimum(score, value)
+        x_adv = tf.clip_by_value(x_adv + _step(sign * g, eps_iter, norm), 0.0, 1.0)
+        x_adv = tf.clip_by_value(x + clip_eta(x_adv - x, norm, eps), 0.0, 1.0)
+    value = sign * gradients.margin(y, gradients.call(model, x_adv))
+    return (tf.where((value < score)[:, None, None, None], x_adv, best), tf.minimum(score, value))
 
 
 def _in_ball(shape, norm, seed, restart):
@@ -225,6 +224,6 @@ def _check_norm(norm):
 
 def checked_eps(name, value):
     """Return the value as a float; raise ValueError, naming it, unless it is finite and >= 0."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < np.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1e38:  # float32
         raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
     return float(value)

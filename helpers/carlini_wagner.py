@@ -36,8 +36,9 @@ def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate
 
     model, x, y: as in attacks. confidence: the logit gap by which the attacker must win, >= 0.
     binary_search_steps, max_iterations: at most so many steps, and iterations a step, an image.
-    initial_const: None, 2F / |∇F|² of each image, or a number > 0. What an image gets depends neither
-    on batch_size nor on the other images. Raises ValueError for what does not fit.
+    initial_const: None, 2F / |∇F|² of each image, or a number > 0; one far above that gives longer
+    perturbations. What an image gets depends neither on batch_size nor on the other images. Raises
+    ValueError for what does not fit.
     """
     x, y = gradients.checked(model, x, y)
     _check(confidence, learning_rate, binary_search_steps, max_iterations, initial_const, batch_size)
@@ -122,32 +123,33 @@ def _next_step(state, ended, rate, binary_search_steps):
 
 
 def _compiled(model):
-    gradient = gradients.function(model, "margin")
+    return gradients.compile(_iterate, gradients.function(model, "margin"))
 
-    @tf.function(reduce_retracing=True)
-    def run(x, y, w, m, v, t, const, rate, best, x_adv, iterations, sign, confidence, highest):
-        follow = FOLLOW * tf.pow(rate / highest, 1 / 3)
-        for _ in tf.range(iterations):
-            tanh = tf.tanh(w)
-            image = (tanh + 1) / 2
-            logits, g = gradient(image, y)  # of -margin(y)
-            value = sign * gradients.margin(y, logits) + confidence
-            square = tf.reduce_sum(tf.square(image - x), axis=(1, 2, 3))
-            won = _won(value, logits)
-            better = won & (square < best)
-            best = tf.where(better, square, best)
-            x_adv = tf.where(_wide(better), image, x_adv)
-            pull = _wide(tf.where(won, 0.0, -sign * const))
-            const = tf.where(won, const / (1 + follow),
-                             tf.minimum(const * (1 + follow), LARGEST_CONST))
-            g = (2 * (image - x) + pull * g) * (1 - tf.square(tanh)) / 2
-            t += 1
-            m = 0.9 * m + 0.1 * g
-            v = 0.999 * v + 0.001 * tf.square(g)
-            size = rate * tf.sqrt(1 - tf.pow(0.999, t)) / (1 - tf.pow(0.9, t))
-            w -= _wide(size) * m / (tf.sqrt(v) + 1e-12)
-        return w, m, v, t, const, rate, best, x_adv
-    return run
+
+def _iterate(gradient, x, y, w, m, v, t, const, rate, best, x_adv, iterations, sign, confidence,
+             highest):
+    """Return w, m, v, t, const, rate, best and x_adv after so many iterations of Adam."""
+    follow = FOLLOW * tf.pow(rate / highest, 1 / 3)
+    for _ in tf.range(iterations):
+        tanh = tf.tanh(w)
+        image = (tanh + 1) / 2
+        logits, g = gradient(image, y)  # of -margin(y)
+        value = sign * gradients.margin(y, logits) + confidence
+        square = tf.reduce_sum(tf.square(image - x), axis=(1, 2, 3))
+        won = _won(value, logits)
+        better = won & (square < best)
+        best = tf.where(better, square, best)
+        x_adv = tf.where(_wide(better), image, x_adv)
+        pull = _wide(tf.where(won, 0.0, -sign * const))
+        const = tf.where(won, const / (1 + follow),
+                         tf.minimum(const * (1 + follow), LARGEST_CONST))
+        g = (2 * (image - x) + pull * g) * (1 - tf.square(tanh)) / 2
+        t += 1
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * tf.square(g)
+        size = rate * tf.sqrt(1 - tf.pow(0.999, t)) / (1 - tf.pow(0.9, t))
+        w -= _wide(size) * m / (tf.sqrt(v) + 1e-12)
+    return w, m, v, t, const, rate, best, x_adv
 
 
 def _shorten(model, x, y, state, ended, sign, confidence):
@@ -192,7 +194,7 @@ def _check(confidence, learning_rate, binary_search_steps, max_iterations, initi
             raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
     if learning_rate == 0:
         raise ValueError("learning_rate must be positive, got 0")
-    if initial_const is not None and not (isinstance(initial_const, Real)
+    if initial_const is not None and not (isinstance(initial_const, Real) and initial_const is not True
                                           and 0 < initial_const <= LARGEST_CONST):
         raise ValueError(f"initial_const must be None or in (0, {LARGEST_CONST:g}], "
                          f"got {initial_const!r}")

@@ -144,19 +144,37 @@ def _classes(model, shape, sample):
 
 
 def _forward(model):
-    return tf.function(functools.partial(call, model), reduce_retracing=True)
+    return compile(call, model)
+
+
+def compile(run, *bound):
+    """Return run(*bound, ...) compiled, for batches of any size.
+
+    A partial function rather than a closure: TensorFlow counts how often closures of one source are
+    traced, and warns at the fifth model.
+    """
+    return tf.function(functools.partial(_of_any_size, run, bound), reduce_retracing=True)
+
+
+def _of_any_size(run, bound, *arguments):
+    """Run on tensors whose number of rows is forgotten: a trace that knows it is optimised for it, and
+    rounds otherwise than the trace for all others.
+    """
+    return run(*bound, *[tf.compat.v1.placeholder_with_default(part, (None, *part.shape[1:]))
+                         if part.shape.rank else part for part in arguments])
 
 
 def _function(model, loss):
-    @tf.function(reduce_retracing=True)
-    def run(x, y):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            result = call(model, x)
-            value = LOSSES[loss](y, result)
-        gradient = tape.gradient(value, x)
-        if gradient is None:
-            raise ValueError("no gradient passes through the model to its images: an attack that "
-                             "follows the gradient would fail, and the model only look robust")
-        return result, gradient
-    return run
+    return compile(_gradient, model, loss)
+
+
+def _gradient(model, loss, x, y):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        result = call(model, x)
+        value = LOSSES[loss](y, result)
+    gradient = tape.gradient(value, x)
+    if gradient is None:
+        raise ValueError("no gradient passes through the model to its images: an attack that "
+                         "follows the gradient would fail, and the model only look robust")
+    return result, gradient

@@ -83,13 +83,15 @@ def accuracy_table(recipes, *, n, seed=0):
 
 
 def recompute_accuracy(row):
-    """Return the value of one row of `accuracy_table`, attacked anew."""
+    """Return the value of one row of `accuracy_table`, attacked anew; None without the images."""
     data = datasets.load(row["dataset"])
+    if row["n"] > len(data.y_test):
+        return None
     x, y, eps = data.x_test[:row["n"]], data.y_test[:row["n"]], float(row["eps"])
     model, _ = training.load_or_train(training.recipe_of(row["dataset"], row["model"], row["seed"]))
     if eps:
         norm = {name: norm for norm, name in NORM_NAMES.items()}[row["norm"]]
-        x = attacked(model, x, y, row["attack"], eps=eps, norm=norm)
+        x = attacked(model, x, y, row["attack"], eps=eps, norm=norm, seed=int(row["seed"]))
     return float(np.mean(gradients.logits(model, x).argmax(axis=1) == y))
 
 
@@ -114,6 +116,9 @@ def transfer(recipe, others, *, n, seed=0):
     """
     data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]
+    names = [network.model for network in (recipe, *others)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the networks must differ in their model, got {names}")
     networks = {other.model: training.load_or_train(other)[0] for other in (recipe, *others)}
 
     def make():
@@ -162,6 +167,7 @@ def untargeted_set(recipe, *, n, confidence=0.0):
         return {"index": index, "y": y, "x_adv": x_adv, "l2": attacks.l2(x_adv - x)}
 
     def check(kept):
+        _prove_same(kept, recipe, index=index, y=data.y_test[index])
         _prove_set(kept, data, model, recipe, confidence)
 
     parameters = _parameters(recipe, n, None) | {"targeted": False, "confidence": confidence}
@@ -187,6 +193,7 @@ def targeted_set(recipe, *, per_class):
                 "l2": attacks.l2(x_adv - x).reshape(-1, 9)}
 
     def check(kept):
+        _prove_same(kept, recipe, index=index, y=y, target=target)
         flat = {"index": np.repeat(kept["index"], 9), "y": kept["target"].ravel(),
                 "x_adv": kept["x_adv"].reshape(-1, *data.x_test.shape[1:]), "l2": kept["l2"].ravel()}
         _prove_set(flat, data, model, recipe, targeted=True)
@@ -244,6 +251,12 @@ def _prove_set(kept, data, model, recipe, confidence=0.0, targeted=False):
     margin = evaluation.margins(gradients.logits(model, x_adv), y) * (-1 if targeted else 1)
     _prove(np.all((margin <= -confidence) | (l2 == 0)) and x_adv.min() >= 0 and x_adv.max() <= 1
            and np.allclose(attacks.l2(x_adv - x), l2, atol=1e-4), "adversarial images", recipe)
+
+
+def _prove_same(kept, recipe, **expected):
+    """Raise ValueError unless the kept adversarial images are of these very images and classes."""
+    _prove(all(np.array_equal(kept[name], value) for name, value in expected.items()),
+           "adversarial images", recipe)
 
 
 def _prove(holds, what, recipe):

@@ -74,11 +74,22 @@ def table(rows, header):
 
 
 def provenance(ledger):
-    """Show as a table what a notebook loaded and what it computed (of store.ledger)."""
+    """Show as a table what a notebook loaded and what it computed (of store.ledger).
+
+    More than three artifacts of one name and action are one row, with their number and total.
+    """
     actions = {"loaded": "cargado", "computed": "calculado"}
-    table([[f"`{row.artifact}`", actions[row.action], float(row.seconds), row.made]
-           for row in ledger.itertuples()],
-          ["artefacto", "en esta ejecución", "segundos que llevó", "hecho el"])
+    kind = ledger.artifact.where(ledger.artifact.str.startswith("network"),
+                                 ledger.artifact.str.rpartition("-")[0])
+    rows = []
+    for (name, action), group in ledger.groupby([kind, ledger.action], sort=False):
+        if len(group) > 3:
+            rows.append([f"`{name}-…` ({len(group)})", actions[action], float(group.seconds.sum()),
+                         group.made.max()])
+        else:
+            rows += [[f"`{row.artifact}`", actions[action], float(row.seconds), row.made]
+                     for row in group.itertuples()]
+    table(rows, ["artefacto", "en esta ejecución", "segundos que llevó", "hecho el"])
 
 
 NETWORKS = {"lenet": "LeNet-5", "resnet": "ResNet-20",

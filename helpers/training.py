@@ -73,6 +73,11 @@ class Recipe:
         _require_integer("nb_iter", self.nb_iter, 1)
 
     @property
+    def warmup(self):
+        """The epochs of warm-up: at most half of all."""
+        return min(self.warmup_epochs, self.epochs // 2)
+
+    @property
     def model(self):
         """The network's name in tables: its architecture, with "-adv" if trained adversarially."""
         return self.architecture + ("-adv" if self.eps else "")
@@ -136,6 +141,8 @@ def recipes(dataset="all", architecture="all", *, adversarial=False, seed=0, epo
 def recipe_of(dataset, model, seed):
     """Return the recipe that a row of a table names: its data set, model ("lenet-adv") and seed."""
     architecture, _, kind = model.partition("-")
+    if kind and (dataset, architecture) not in ADVERSARIAL:
+        raise ValueError(f"there is no recipe of {model} on {dataset}")
     recipe, = recipes(dataset, architecture, adversarial=kind == "adv", seed=int(seed))
     return recipe
 
@@ -241,7 +248,7 @@ def _start(recipe, x, steps):
 
 
 def _optimizer(recipe, steps):
-    rate, warmup = recipe.learning_rate, min(recipe.warmup_epochs, recipe.epochs // 2) * steps
+    rate, warmup = recipe.learning_rate, recipe.warmup * steps
     if recipe.schedule == "cosine":
         decay = recipe.epochs * steps - warmup
         start, target = (0.0, rate) if warmup else (rate, None)

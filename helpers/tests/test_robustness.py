@@ -1,4 +1,5 @@
 """What is kept of the attacks is proved by the networks, and computed again to the same."""
+import dataclasses
 import shutil
 
 import numpy as np
@@ -29,12 +30,21 @@ def _tamper(made, name, change):
     store.write_json(store.record_path(path), record | {"sha256": store.file_sha256(path)})
 
 
+def _clean(index):
+    """Return what a set holds of images that have hardly been touched."""
+    x = datasets.load("mnist").x_test[index]
+    x_adv = np.clip(x + np.float32(1e-3), 0, 1)
+    return {"x_adv": x_adv, "l2": attacks.l2(x_adv - x)}
+
+
 @pytest.mark.parametrize("change", [
     lambda kept: kept.update(x_adv=kept["x_adv"] * 0),
     lambda kept: kept.update(l2=kept["l2"] + 1),
     lambda kept: kept.update(index=kept["index"] + 1),
     lambda kept: kept.update(x_adv=kept["x_adv"] + np.float32(2)),
-], ids=["black", "distance", "other images", "out of the box"])
+    lambda kept: kept.update({name: values[:1] for name, values in kept.items()}),
+    lambda kept: kept.update(_clean(kept["index"]), y=(kept["y"] + 1) % 10),
+], ids=["black", "distance", "other images", "out of the box", "fewer", "clean, of other classes"])
 def test_tampered_adversarial_images_are_refused(lenet, made, change):
     first = robustness.untargeted_set(LENET, n=3)
     again = robustness.untargeted_set(LENET, n=3)
@@ -57,6 +67,27 @@ def test_targeted_sets_have_every_other_class(lenet, made):
     answer = gradients.logits(lenet, kept["x_adv"].reshape(-1, 28, 28, 1)).argmax(axis=1)
     assert np.array_equal(answer.reshape(10, 9), kept["target"])
     assert all(set(row) == set(range(10)) - {y} for row, y in zip(kept["target"], kept["y"]))
+
+
+def test_tampered_targets_are_refused(lenet, made, monkeypatch):
+    def quick(model, x, y, **more):
+        return attacks.pgd(model, x, y, eps=20, eps_iter=1, nb_iter=30, norm=2, **more)
+    monkeypatch.setattr(attacks, "carlini_wagner", quick)
+    robustness.targeted_set(LENET, per_class=1)
+
+    def change(kept):  # every target is what the network answers already
+        clean = _clean(np.repeat(kept["index"], 9))
+        kept.update(target=np.repeat(kept["y"][:, None], 9, axis=1), l2=clean["l2"].reshape(-1, 9),
+                    x_adv=clean["x_adv"].reshape(kept["x_adv"].shape))
+    _tamper(made, "carlini_wagner", change)
+    with pytest.raises(ValueError, match=LENET.filename):
+        robustness.targeted_set(LENET, per_class=1)
+
+
+def test_networks_that_one_name_would_confuse_are_refused(lenet, made):
+    other = dataclasses.replace(LENET, epochs=1, train_size=100, seed=1)
+    with pytest.raises(ValueError, match="model.*'lenet', 'lenet'"):
+        robustness.transfer(LENET, [other], n=5)
 
 
 def test_a_row_is_computed_again_and_what_breaks_stays_broken(lenet, made):
