@@ -44,12 +44,12 @@ def radius_axis(ax, eps, dataset, norm):
     smallest = min(e for e in eps if e > 0)
     ax.set_xscale("symlog", linthresh=2 * smallest, linscale=0.5)
     if norm == np.inf and dataset == "cifar10":
-        ticks = [e for e in eps if e == 0 or e == 0.5 or np.isclose(255 * e, (1, 4, 16, 64)).any()]
+        ticks = [e for e in eps if e == 0 or e == 0.5 or np.isclose(255 * e, (1, 4, 16)).any()]
         labels = [text.radius(dataset, e).replace("/255", "") for e in ticks]
         labels[-1] = "127,5"
         name = "$\\varepsilon$ en $L_\\infty$ (× 1/255)"
     else:
-        ticks = [e for i, e in enumerate(eps) if i in (0, 1, 2, 3, 5, 7) or e == max(eps)]
+        ticks = [e for i, e in enumerate(eps) if i in (0, 1, 3, 5, 7) or e == max(eps)]
         labels = [text.number(e, 2).rstrip("0").rstrip(",") for e in ticks]
         name = "$\\varepsilon$ en $L_\\infty$" if norm == np.inf else "$\\varepsilon$ en $L_2$"
     ax.set_xticks(ticks, labels)

@@ -46,14 +46,15 @@ def _direction(model):
     The latter is log(1 + exp u), u = log of the sum of exp z_j, j != y, less z_y. Its gradient is that
     of u times a positive factor that vanishes as the margin grows, at last in float64 too.
     """
-    @tf.function(reduce_retracing=True)
-    def run(x, y):
-        x = tf.cast(x, tf.float64)
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            z = model(x)
-            own = tf.one_hot(y, z.shape[1], dtype=z.dtype)
-            others = tf.reduce_logsumexp(tf.where(own > 0, z.dtype.min, z), axis=1)
-            u = others - tf.reduce_sum(own * z, axis=1)
-        return tape.gradient(u, x)
-    return run
+    return gradients.compile(_slope, model)
+
+
+def _slope(model, x, y):
+    x = tf.cast(x, tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        z = model(x)
+        own = tf.one_hot(y, z.shape[1], dtype=z.dtype)
+        others = tf.reduce_logsumexp(tf.where(own > 0, z.dtype.min, z), axis=1)
+        u = others - tf.reduce_sum(own * z, axis=1)
+    return tape.gradient(u, x)
