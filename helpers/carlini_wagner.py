@@ -112,7 +112,10 @@ def _next_step(state, ended, rate, binary_search_steps):
     best, found = state["best"][ended], state["found"][ended]
     state["step"][ended] += 1
     worth = ~np.isfinite(best) | (best < found * (1 - WORTH))
-    goes_on = worth & (state["step"][ended] < binary_search_steps)
+    # A step that failed with the largest constant throughout would only be repeated by another.
+    hopeless = (~np.isfinite(best) & (state["const"][ended] >= LARGEST_CONST)
+                & (state["step"][ended] > 1))
+    goes_on = worth & ~hopeless & (state["step"][ended] < binary_search_steps)
     again = ended[goes_on]
     state["found"][again] = state["best"][again]
     state["w"][again] = _inverse(state["x_adv"][again])
