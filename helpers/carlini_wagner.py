@@ -4,30 +4,50 @@ Minimise |x_adv - x|² + c · max(F + confidence, 0) over w, where x_adv = (tanh
 margin of the true class (targeted: of the best other class over the target), by Adam. As in the
 paper (2017, arXiv:1608.04644), except that
 
+- an untargeted search is a race between the RIVALS other classes nearest to first order: each is a
+  search by itself, F its margin alone, and is given up when it falls behind the best of its image;
 - the constant c starts from 2F / |∇F|², which is exact for a linear model, and follows the boundary:
   each iteration divides it by 1 + r where the image is adversarial, and multiplies it where not;
-- the rate anneals from 10 to 1/10 of `learning_rate`, falling where an image no longer gains, since
-  a fixed rate is too coarse for perturbations of some thousandths a pixel, and too slow for the rest;
-- a search step starts from the best perturbation so far, and the search of an image ends with the
-  first step that gains nothing;
+- the rate starts in proportion to the distance F / |∇F| of a linear model, since a fixed one is far
+  too coarse for perturbations of some thousandths a pixel and too slow for others. It doubles until
+  something is found, and falls where an image no longer gains;
+- a search step starts from the best perturbation so far, and the search ends with the first step
+  that gains too little;
 - w starts within |tanh w| <= EDGE, since Adam needs hundreds of iterations to leave an exact 0 or 1;
-- after each step the perturbation is shortened along itself up to the boundary.
+- at the end the perturbation is shortened along itself up to the boundary.
 """
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from tqdm.auto import tqdm
 
 from helpers import gradients
 
-CHUNK = 30              # iterations between two looks at what has been gained
+RIVALS = 9              # classes that race, at most
+CHUNK = 20              # iterations between two looks at what has been gained
+BEHIND = 0.2            # relative, after the first chunk; inversely to the iterations afterwards
 EDGE = 0.99
-FALL = 1 / 3            # of the rate, after a chunk that gained less than GAIN
-GAIN, WORTH = 0.01, 0.002  # relative: of a chunk, and of a search step worth another
+RATE, LOWEST = 3.0, 0.02  # of the first rate, to a linear model's distance a pixel; of the last, to it
+FALL = 1 / 2              # of the rate, after a chunk that gained less than GAIN
+GAIN, WORTH = 0.02, 0.003  # relative: of a chunk, and of a search step worth another
 LARGEST_CONST = 1e10    # as in the authors' code
 SLACK = 1e-5            # of the largest logit: a rounding must not undo what was found
 FOLLOW = 0.05           # r above, at the highest rate
+PATIENCE = 100          # iterations after which, where nothing is found, the hindmost half gives up
+
+
+class _Task(NamedTuple):
+    """What all searches share. sign: 1, or -1 if targeted; highest: the highest rate."""
+    model: object
+    x: np.ndarray
+    y: np.ndarray
+    sign: float
+    confidence: float
+    initial_const: float | None
+    highest: float
 
 
 def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate=1e-2,
@@ -35,111 +55,172 @@ def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate
     """Return adversarial images near x in L2; x itself where none was found.
 
     model, x, y: as in attacks. confidence: the logit gap by which the attacker must win, >= 0.
-    binary_search_steps, max_iterations: at most so many steps, and iterations a step, an image.
-    initial_const: None, 2F / |∇F|² of each image, or a number > 0; one far above that gives longer
-    perturbations. What an image gets depends neither on batch_size nor on the other images. Raises
-    ValueError for what does not fit.
+    learning_rate: a tenth of the highest rate. binary_search_steps, max_iterations: at most so many
+    steps of a search, and iterations of a step. initial_const: None, 2F / |∇F|² of each search, or a
+    number > 0; one far above that gives longer perturbations. batch_size: of searches, nearly. What
+    an image gets depends neither on batch_size nor on the other images. Raises ValueError for what
+    does not fit.
     """
     x, y = gradients.checked(model, x, y)
     _check(confidence, learning_rate, binary_search_steps, max_iterations, initial_const, batch_size)
-    sign, confidence = (-1.0 if targeted else 1.0), float(confidence)
+    logits, sign = gradients.logits(model, x), -1.0 if targeted else 1.0
     if targeted:
-        gradients.checked_targets(gradients.logits(model, x), y)
-    state = _start(model, x, y, sign, confidence, initial_const, 10 * learning_rate)
-    iterations = min(CHUNK, -(-max_iterations // 5))
-    todo = np.flatnonzero(state["best"] > 0)
-    with tqdm(total=len(todo), desc="C&W", unit="img", leave=False, delay=2) as bar:
-        while len(todo):
-            rows = todo[:batch_size]  # those that are finished make room for the next
-            before = state["best"][rows].copy()
-            _advance(model, x, y, state, rows, iterations, sign, confidence, 10 * learning_rate)
-            ended = _anneal(state, rows, before, iterations, learning_rate, max_iterations)
-            _shorten(model, x, y, state, ended, sign, confidence)
-            finished = _next_step(state, ended, 10 * learning_rate, binary_search_steps)
-            todo = np.setdiff1d(todo, finished, assume_unique=True)
-            bar.update(len(finished))
-    return state["x_adv"]
+        gradients.checked_targets(logits, y)
+    task = _Task(model, x, y, sign, float(confidence), initial_const, 10 * learning_rate)
+    waiting = np.flatnonzero(~_won(sign * gradients.margin(y, logits) + confidence, logits).numpy())
+    best, x_adv = np.full(len(x), np.inf, np.float32), x.copy()
+    searches, iterations = _start(task, waiting[:0], logits.shape[1]), min(CHUNK, max_iterations)
+    with tqdm(total=len(waiting), desc="C&W", unit="img", leave=False, delay=2) as bar:
+        while len(waiting) or len(searches["image"]):
+            searches, waiting = _admit(task, searches, waiting, batch_size, logits.shape[1])
+            before = searches["best"].copy()
+            _advance(task, searches, iterations)
+            _keep(searches, best, x_adv)
+            _anneal(task, searches, before)
+            over = searches["used"] + iterations > max_iterations
+            ended = np.flatnonzero(over | (searches["rate"] < LOWEST * searches["top"]))
+            going = ~_behind(searches, best, iterations)
+            going[ended] &= _next_step(task, searches, ended, binary_search_steps)
+            bar.update(len(np.setdiff1d(searches["image"], searches["image"][going])))
+            searches = {name: part[going] for name, part in searches.items()}
+    return _shortened(task, x_adv, np.flatnonzero(np.isfinite(best)))
 
 
-def _start(model, x, y, sign, confidence, initial_const, rate):
-    """Return the state of the search, arrays by name with a row an image.
+def _admit(task, searches, waiting, batch_size, classes):
+    """Return (searches with those of as many waiting images as there is room for, images left)."""
+    room = batch_size - len(searches["image"])
+    each = 1 if task.sign < 0 else min(classes - 1, RIVALS)
+    new, left = np.split(waiting, [max(0, -(-room // each))])
+    if not len(new):
+        return searches, left
+    more = _start(task, new, classes)
+    return {name: np.concatenate([searches[name], more[name]]) for name in more}, left
 
-    best: smallest |x_adv - x|² so far, of x_adv; found: best when the step began; const: c; w, m, v,
-    t: Adam's variables; rate; used: iterations of this step; step: steps done.
+
+def _start(task, images, classes):
+    """Return new searches for these images, arrays by name, a row a search.
+
+    rivals: (R, classes), those whose margin counts; const: c; w, m, v, t: Adam's variables; rate;
+    top: its greatest in this step; best: smallest |x_adv - x|² so far, of x_adv; found: best when the
+    step began; square, value: |x_adv - x|² and F + confidence of the last iterate; used: iterations of
+    this step; age: of all; step: steps done.
     """
-    run = gradients.function(model, "margin")
-    margin, square, won = (np.empty(len(x), kind) for kind in (np.float32, np.float32, bool))
-    for rows, images, labels in gradients.batches(128, x, y):
-        logits, g = run(images, labels)
-        value = sign * gradients.margin(labels, logits) + confidence
+    rivals = np.arange(classes) != task.y[images, np.newaxis]
+    if task.sign > 0:
+        images = np.repeat(images, classes - 1)
+        rivals = np.eye(classes, dtype=bool)[np.nonzero(rivals)[1]]
+    x, y = task.x[images], task.y[images]
+    value, slope = np.empty((2, len(images)), np.float32)
+    run = gradients.function(task.model, _gap)
+    for rows, *batch in gradients.batches(128, x, y, rivals) if len(images) else ():
+        logits, g = run(*batch)
         count = rows.stop - rows.start
-        margin[rows], won[rows] = value[:count], _won(value, logits)[:count]
-        square[rows] = tf.reduce_sum(g * g, axis=(1, 2, 3))[:count]
-    best = np.where(won, 0, np.inf).astype(np.float32)
+        value[rows] = (task.confidence - task.sign * _gap(*batch[1:], logits))[:count]
+        slope[rows] = tf.norm(tf.reshape(g, (len(g), -1)), axis=1)[:count]
     with np.errstate(divide="ignore"):
-        const = np.minimum(2 * np.maximum(margin, 1e-10) / square, LARGEST_CONST)
-    if initial_const is not None:
-        const[:] = initial_const
-    return {"best": best, "found": best.copy(), "x_adv": x.copy(), "const": const, "w": _inverse(x),
-            "m": np.zeros_like(x), "v": np.zeros_like(x), "t": np.zeros(len(x), np.float32),
-            "rate": np.full(len(x), rate, np.float32), "used": np.zeros(len(x), int),
-            "step": np.zeros(len(x), int)}
+        distance = np.maximum(value, 1e-10) / slope
+        const = np.minimum(2 * distance / slope, LARGEST_CONST)
+    if task.initial_const is not None:
+        const[:] = task.initial_const
+    rate = _first_rate(task, distance)
+    zeros = np.zeros(len(images), int)
+    none = np.full(len(images), np.inf, np.float32)
+    searches = {
+        "image": images, "rivals": rivals, "const": const, "w": _inverse(x), "m": np.zeros_like(x),
+        "v": np.zeros_like(x), "t": zeros.astype(np.float32), "rate": rate, "top": rate.copy(),
+        "best": none, "x_adv": x, "found": none.copy(), "square": zeros.astype(np.float32),
+        "value": value, "used": zeros, "age": zeros.copy(), "step": zeros.copy()}
+    nearest = pd.Series(distance).groupby(images).rank(method="first").to_numpy() <= RIVALS
+    return {name: part[nearest] for name, part in searches.items()}
 
 
-def _advance(model, x, y, state, rows, iterations, sign, confidence, highest):
-    """Run so many iterations on these rows of the state."""
-    run = gradients.cached(_compiled, model)
-    names = ("w", "m", "v", "t", "const", "rate", "best", "x_adv")
-    parts = [tf.constant(gradients.filled(array[rows]))
-             for array in (x, y, *(state[name] for name in names))]
-    results = run(*parts, tf.constant(iterations), *map(tf.constant, (sign, confidence, highest)))
-    for name, result in zip(names, results, strict=True):
-        state[name][rows] = result[:len(rows)]
+def _first_rate(task, distance):
+    """Return the rate to look for a perturbation of so much L2 with, (R,)."""
+    pixels = np.sqrt(task.x[0].size)
+    return np.minimum(RATE * 2 * distance / pixels, task.highest).astype(np.float32)
 
 
-def _anneal(state, rows, before, iterations, learning_rate, max_iterations):
-    """Lower the rate of the rows that gained too little; return those whose step has ended."""
-    best = state["best"][rows]
-    state["used"][rows] += iterations
-    idle = np.isfinite(best) & (best > before * (1 - GAIN))
-    state["rate"][rows[idle]] *= FALL
-    over = state["used"][rows] + iterations > max_iterations
-    return rows[over | (state["rate"][rows] < 0.99 * learning_rate / 10)]
+def _advance(task, searches, iterations):
+    """Run so many iterations of every search."""
+    run = gradients.cached(_compiled, task.model)
+    state = ("w", "m", "v", "t", "const", "best", "x_adv", "square", "value")
+    images = searches["image"]
+    parts = (task.x[images], task.y[images],
+             *(searches[name] for name in ("rivals", "rate", "top", *state)))
+    results = run(*(tf.constant(gradients.filled(part)) for part in parts), tf.constant(iterations),
+                  tf.constant(task.sign), tf.constant(task.confidence))
+    for name, result in zip(state, results, strict=True):
+        searches[name] = result.numpy()[:len(images)]
+    searches["used"] += iterations
+    searches["age"] += iterations
 
 
-def _next_step(state, ended, rate, binary_search_steps):
-    """Begin another step where one ended that was worth it; return the rows that are finished."""
-    best, found = state["best"][ended], state["found"][ended]
-    state["step"][ended] += 1
+def _keep(searches, best, x_adv):
+    """Write what is better than all that the images had into best and x_adv."""
+    order = np.lexsort((searches["best"], searches["image"]))
+    images, first = np.unique(searches["image"][order], return_index=True)
+    rows = order[first]
+    better = searches["best"][rows] < best[images]
+    best[images[better]] = searches["best"][rows[better]]
+    x_adv[images[better]] = searches["x_adv"][rows[better]]
+
+
+def _anneal(task, searches, before):
+    """Lower the rates of the searches that gained too little, raise those that have found nothing."""
+    found = np.isfinite(searches["best"])
+    searches["rate"][found & (searches["best"] > before * (1 - GAIN))] *= FALL
+    searches["rate"][~found] = np.minimum(searches["rate"][~found] * 2, task.highest)
+    searches["top"] = np.maximum(searches["top"], searches["rate"])
+
+
+def _behind(searches, best, iterations):
+    """Return which searches are given up, since another of their image is ahead.
+
+    One that has found nothing lies as far as it has gone by now. Where no search of an image has
+    found anything, those with the larger F give up, half of them after each PATIENCE iterations.
+    """
+    image, age = searches["image"], searches["age"]
+    reach = np.where(np.isfinite(searches["best"]), searches["best"], searches["square"])
+    behind = np.sqrt(reach) > (1 + BEHIND * CHUNK / age) * np.sqrt(best[image])
+    value = pd.Series(searches["value"]).groupby(image)
+    hindmost = value.rank(method="first") > (value.transform("size") + 1) // 2
+    return behind | (hindmost.to_numpy() & np.isinf(best[image]) & (age % PATIENCE < iterations))
+
+
+def _next_step(task, searches, ended, binary_search_steps):
+    """Begin another step of those that ended, where it is worth it; return where it was."""
+    best, found = searches["best"][ended], searches["found"][ended]
+    searches["step"][ended] += 1
     worth = ~np.isfinite(best) | (best < found * (1 - WORTH))
     # A step that failed with the largest constant throughout would only be repeated by another.
-    hopeless = (~np.isfinite(best) & (state["const"][ended] >= LARGEST_CONST)
-                & (state["step"][ended] > 1))
-    goes_on = worth & ~hopeless & (state["step"][ended] < binary_search_steps)
+    hopeless = (~np.isfinite(best) & (searches["const"][ended] >= LARGEST_CONST)
+                & (searches["step"][ended] > 1))
+    goes_on = worth & ~hopeless & (searches["step"][ended] < binary_search_steps)
     again = ended[goes_on]
-    state["found"][again] = state["best"][again]
-    state["w"][again] = _inverse(state["x_adv"][again])
+    searches["found"][again] = searches["best"][again]
+    searches["w"][again] = _inverse(searches["x_adv"][again])
     for name in ("m", "v", "t", "used"):
-        state[name][again] = 0
-    state["rate"][again] = rate
-    return ended[~goes_on]
+        searches[name][again] = 0
+    searches["rate"][again] = _first_rate(task, np.sqrt(searches["best"][again]))
+    searches["top"][again] = searches["rate"][again]
+    return goes_on
 
 
 def _compiled(model):
-    return gradients.compile(_iterate, gradients.function(model, "margin"))
+    return gradients.compile(_iterate, gradients.function(model, _gap))
 
 
-def _iterate(gradient, x, y, w, m, v, t, const, rate, best, x_adv, iterations, sign, confidence,
-             highest):
-    """Return w, m, v, t, const, rate, best and x_adv after so many iterations of Adam."""
-    follow = FOLLOW * tf.pow(rate / highest, 1 / 3)
+def _iterate(gradient, x, y, rivals, rate, top, w, m, v, t, const, best, x_adv, square, value,
+             iterations, sign, confidence):
+    """Return w, m, v, t, const, best, x_adv, square and value after so many iterations of Adam."""
+    follow = FOLLOW * tf.pow(rate / top, 1 / 3)
     for _ in tf.range(iterations):
         tanh = tf.tanh(w)
         image = (tanh + 1) / 2
-        logits, g = gradient(image, y)  # of -margin(y)
-        value = sign * gradients.margin(y, logits) + confidence
+        logits, g = gradient(image, y, rivals)
+        value = confidence - sign * _gap(y, rivals, logits)
         square = tf.reduce_sum(tf.square(image - x), axis=(1, 2, 3))
-        won = _won(value, logits)
+        won = _won(sign * gradients.margin(y, logits) + confidence, logits)
         better = won & (square < best)
         best = tf.where(better, square, best)
         x_adv = tf.where(_wide(better), image, x_adv)
@@ -152,26 +233,33 @@ def _iterate(gradient, x, y, w, m, v, t, const, rate, best, x_adv, iterations, s
         v = 0.999 * v + 0.001 * tf.square(g)
         size = rate * tf.sqrt(1 - tf.pow(0.999, t)) / (1 - tf.pow(0.9, t))
         w -= _wide(size) * m / (tf.sqrt(v) + 1e-12)
-    return w, m, v, t, const, rate, best, x_adv
+    return w, m, v, t, const, best, x_adv, square, value
 
 
-def _shorten(model, x, y, state, ended, sign, confidence):
-    """Cut the best perturbation of the rows whose step ended to the shortest of 12 halvings."""
-    rows = ended[np.isfinite(state["best"][ended])]
-    if not len(rows):
-        return
-    step = state["x_adv"][rows] - x[rows]
-    low = np.full((len(rows), 1, 1, 1), 0.5, np.float32)
+def _shortened(task, x_adv, images):
+    """Return x_adv, of these images the shortest perturbation of 12 halvings that still succeeds."""
+    if not len(images):
+        return x_adv
+    x, y, found = task.x[images], task.y[images], x_adv[images]
+    step = found - x
+    low = np.full((len(images), 1, 1, 1), 0.5, np.float32)
     high = np.ones_like(low)
     for _ in range(12):
         middle = (low + high) / 2
-        image = x[rows] + middle * step
-        logits = gradients.logits(model, image)
-        won = _won(sign * gradients.margin(y[rows], logits) + confidence, logits).numpy()
+        image = x + middle * step
+        logits = gradients.logits(task.model, image)
+        won = _won(task.sign * gradients.margin(y, logits) + task.confidence, logits).numpy()
         won = won.reshape(-1, 1, 1, 1)
         low, high = np.where(won, low, middle), np.where(won, middle, high)
-        state["x_adv"][rows] = np.where(won, image, state["x_adv"][rows])
-    state["best"][rows] = np.square(state["x_adv"][rows] - x[rows]).sum(axis=(1, 2, 3))
+        found = np.where(won, image, found)
+    x_adv[images] = found
+    return x_adv
+
+
+def _gap(y, rivals, logits):
+    """Return the loss max of the rivals' logits - z_y, (R,)."""
+    own = tf.gather(logits, y, batch_dims=1)
+    return tf.reduce_max(tf.where(rivals, logits, logits.dtype.min), axis=1) - own
 
 
 def _won(value, logits):

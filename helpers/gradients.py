@@ -76,7 +76,8 @@ def checked_targets(logits, y):
 def function(model, loss="margin"):
     """Return the compiled f(x, y) -> (logits, gradient of the loss by x); x, y are tensors.
 
-    One for each model and loss, however often it is asked for. Not XLA: on a CPU that is slower.
+    loss: one of LOSSES, or a function of what f is told after x, and of the logits. One for each model
+    and loss, however often it is asked for. Not XLA: on a CPU that is slower.
     """
     return cached(_function, model, loss)
 
@@ -168,11 +169,11 @@ def _function(model, loss):
     return compile(_gradient, model, loss)
 
 
-def _gradient(model, loss, x, y):
+def _gradient(model, loss, x, *told):
     with tf.GradientTape() as tape:
         tape.watch(x)
         result = call(model, x)
-        value = LOSSES[loss](y, result)
+        value = LOSSES.get(loss, loss)(*told, result)
     gradient = tape.gradient(value, x)
     if gradient is None:
         raise ValueError("no gradient passes through the model to its images: an attack that "
