@@ -192,9 +192,7 @@ def _next_step(task, searches, ended, binary_search_steps):
     best, found = searches["best"][ended], searches["found"][ended]
     searches["step"][ended] += 1
     worth = ~np.isfinite(best) | (best < found * (1 - WORTH))
-    # A step that failed with the largest constant throughout would only be repeated by another.
-    hopeless = (~np.isfinite(best) & (searches["const"][ended] >= LARGEST_CONST)
-                & (searches["step"][ended] > 1))
+    hopeless = ~np.isfinite(best) & (searches["const"][ended] >= LARGEST_CONST)
     goes_on = worth & ~hopeless & (searches["step"][ended] < binary_search_steps)
     again = ended[goes_on]
     searches["found"][again] = searches["best"][again]
