@@ -125,8 +125,8 @@ CHECKS = {  # what the value of each of helpers.checks is, and its unit
     "cw_l2_q50": "Mediana de la norma L2 de las perturbaciones (unidades de píxel)",
     "cw_l2_q90": "Cuantil 90 % de la norma L2 de las perturbaciones (unidades de píxel)",
     "more_search": "Mayor aumento de la norma L2 con más pasos de búsqueda (unidades de píxel)",
-    "targets_untargeted": "Desviación de 1 de la mediana del cociente entre la norma L2 del objetivo "
-                          "más cercano y la del ataque sin objetivo (sin unidades)",
+    "targets_untargeted": "Desviación de 1 del cociente entre las normas L2 medias del objetivo más "
+                          "cercano y del ataque sin objetivo",
     "linear_distance": "Mayor error relativo de la distancia a la frontera en un modelo lineal "
                        "(proporción)",
     "logits_x100": "Cambio del éxito del ataque con los logits multiplicados por 100 (puntos)",

@@ -205,6 +205,11 @@ def test_targets_and_untargeted():
     assert checks.targets_and_untargeted(targeted, nearest * 1.03)[0]["passed"]
     for factor in (0.9, 1.1):
         assert not checks.targets_and_untargeted(targeted, nearest * factor)[0]["passed"]
+    far = nearest.copy()
+    far[:5] *= 2  # fewer than half, which the median would not show
+    assert not checks.targets_and_untargeted(targeted, far)[0]["passed"]
+    targeted[0], far[1:5] = np.inf, nearest[1:5]  # a failure says nothing of the others
+    assert checks.targets_and_untargeted(targeted, far)[0]["passed"]
 
 
 def test_exact_on_linear():
