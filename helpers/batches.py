@@ -2,6 +2,8 @@
 import keras
 import numpy as np
 
+from helpers import jpeg
+
 
 def split(y, share, seed):
     """Return (training, validation) indices of labels y: `share` of each class is for validation."""
@@ -44,4 +46,6 @@ class Batches(keras.utils.PyDataset):
         chosen = self.order[i * self.recipe.batch_size:(i + 1) * self.recipe.batch_size]
         rng = np.random.default_rng([self.recipe.seed, 2, self.epoch, i])
         x = augment(self.x[chosen], rng, shift=self.recipe.shift, flip=self.recipe.flip)
+        if self.recipe.qualities:
+            x = jpeg.compress(x, rng.choice(self.recipe.qualities, len(x)))
         return x, self.y[chosen]

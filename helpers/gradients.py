@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-ROWS = 16  # batches have a multiple of so many rows: else kernels change with the size, and round otherwise
+ROWS = 16  # in a batch, at least: with fewer, oneDNN takes other kernels for some, and they round otherwise
 
 
 def margin(y, logits):
@@ -92,8 +92,8 @@ def logits(model, x, batch_size=256):
 def batches(size, *arrays, description="logits"):
     """Yield (rows, tensors...): `size` rows of each array at a time, with progress after 2 s.
 
-    A batch is filled up to a multiple of ROWS by repeating its own: then what is computed for an
-    image does not depend on its batch.
+    A batch is filled up to ROWS by repeating its own: then what is computed for an image does not
+    depend on its batch.
     """
     check_count("batch_size", size)
     with tqdm(total=len(arrays[0]), desc=description, unit="img", leave=False, delay=2) as bar:
@@ -104,9 +104,8 @@ def batches(size, *arrays, description="logits"):
 
 
 def filled(array):
-    """Return the array, its rows repeated up to a multiple of ROWS."""
-    missing = -len(array) % ROWS
-    return np.resize(array, (len(array) + missing, *array.shape[1:])) if missing else array
+    """Return the array, its rows repeated up to ROWS where there are fewer."""
+    return array if len(array) >= ROWS else np.resize(array, (ROWS, *array.shape[1:]))
 
 
 def call(model, x):
@@ -149,20 +148,19 @@ def _forward(model):
 
 
 def compile(run, *bound):
-    """Return run(*bound, ...) compiled, for batches of any size.
+    """Return run(*bound, ...) compiled, for tensors of any number of rows.
 
-    A partial function rather than a closure: TensorFlow counts how often closures of one source are
-    traced, and warns at the fifth model.
+    One trace for each shape of a row, which does not know the number: one that knew it would be
+    optimised for it, and round otherwise. A partial function rather than a closure: TensorFlow counts
+    how often closures of one source are traced, and warns at the fifth model.
     """
-    return tf.function(functools.partial(_of_any_size, run, bound), reduce_retracing=True)
+    compiled = tf.function(functools.partial(run, *bound))
 
-
-def _of_any_size(run, bound, *arguments):
-    """Run on tensors whose number of rows is forgotten: a trace that knows it is optimised for it, and
-    rounds otherwise than the trace for all others.
-    """
-    return run(*bound, *[tf.compat.v1.placeholder_with_default(part, (None, *part.shape[1:]))
-                         if part.shape.rank else part for part in arguments])
+    def call_any_size(*arguments):
+        specs = [tf.TensorSpec((None, *part.shape[1:]) if part.shape.rank else (), part.dtype)
+                 for part in arguments]
+        return compiled.get_concrete_function(*specs)(*arguments)
+    return call_any_size
 
 
 def _function(model, loss):

@@ -120,11 +120,49 @@ def compress_differentiable(x, quality, subsampling="4:2:0", *, rounding="cubic"
         return _through_blocks(levels[..., 0], luma, soft)[..., tf.newaxis] / 255
     height, width = levels.shape[1:3]
     planes = straight(levels @ TO_YCC.T + CENTRE)
-    planes = [_through_blocks(planes[..., 0], luma, soft)] + [
-        _upsampled(_through_blocks(_downsampled(planes[..., k], subsampling), chroma, soft),
-                   subsampling, height, width) for k in (1, 2)]
-    rgb = straight((tf.stack(planes, axis=3) - CENTRE) @ TO_RGB.T)
+    restored = [_through_blocks(planes[..., 0], luma, soft)]
+    for k in (1, 2):
+        small = _through_blocks(_floored(*_downsampled(planes[..., k], subsampling)), chroma, soft)
+        restored.append(_floored(*_upsampled(small, subsampling, height, width)))
+    rgb = straight((tf.stack(restored, axis=3) - CENTRE) @ TO_RGB.T)
     return tf.clip_by_value(rgb, 0, 255) / 255
+
+
+def coefficients(x, subsampling="4:2:0"):
+    """Return the DCT of each plane of images or of differences of images, in levels of 0..255.
+
+    x: (N, H, W, C). A list of arrays (N, rows, columns, 8, 8), float32: luma and, of colour, two of
+    chroma. Nothing is rounded; planes are filled up to whole blocks as the codec does.
+    """
+    check_subsampling(subsampling)
+    x = 255 * tf.convert_to_tensor(x, tf.float32)
+    if x.shape[3] == 1:
+        return [_to_blocks(x[..., 0]).numpy()]
+    planes = x @ TO_YCC.T
+    return [_to_blocks(plane).numpy() for plane in (planes[..., 0], *(
+        _downsampled(planes[..., k], subsampling)[0] for k in (1, 2)))]
+
+
+def filtered(difference, gains, subsampling="4:2:0"):
+    """Return a difference of images after JPEG as a linear filter: its DCT times the gains.
+
+    difference: (N, H, W, C). gains: one array (8, 8), or (N, rows, columns, 8, 8), a plane. With gains
+    of one and "4:4:4", the difference itself.
+    """
+    check_subsampling(subsampling)
+    difference = tf.convert_to_tensor(difference, tf.float32)
+    height, width = difference.shape[1:3]
+
+    def through(plane, gain):
+        return _from_blocks(_to_blocks(plane) * gain, *plane.shape[1:])
+    if difference.shape[3] == 1:
+        return through(difference[..., 0], gains[0])[..., tf.newaxis].numpy()
+    planes = difference @ TO_YCC.T
+    kept = [through(planes[..., 0], gains[0])]
+    for k in (1, 2):
+        small = through(_downsampled(planes[..., k], subsampling)[0], gains[k])
+        kept.append(_upsampled(small, subsampling, height, width)[0])
+    return (tf.stack(kept, axis=3) @ TO_RGB.T).numpy()
 
 
 def real(x, quality, subsampling="4:2:0"):
@@ -208,41 +246,56 @@ def _in_threads(run, n):
 
 def _through_blocks(plane, table, soft):
     """Return a plane (N, H, W) of 0..255 after DCT, quantisation and back, its size kept."""
-    height, width = plane.shape[1:]
-    plane = _padded(plane, -height % BLOCK, -width % BLOCK)
+    values = _to_blocks(plane - 128)
+    values += tf.stop_gradient(_nearest(8 * values) / 8 - values)  # libjpeg's DCT gives eighths
+    values = soft(values / table) * table
+    return tf.clip_by_value(straight(_from_blocks(values, *plane.shape[1:]) + 128), 0, 255)
+
+
+def _to_blocks(plane):
+    """Return the DCT of each block of a plane (N, H, W), filled up: (N, rows, columns, 8, 8)."""
+    plane = _padded(plane, -plane.shape[1] % BLOCK, -plane.shape[2] % BLOCK)
     rows, columns = plane.shape[1] // BLOCK, plane.shape[2] // BLOCK
     dct = tf.constant(dct_matrix(), tf.float32)
-    blocks = tf.reshape(plane - 128, (-1, rows, BLOCK, columns, BLOCK))
-    values = tf.einsum("ui,nrics,vs->nrucv", dct, blocks, dct)
-    q = tf.constant(table)[tf.newaxis, tf.newaxis, :, tf.newaxis, :]
-    values += tf.stop_gradient(_nearest(8 * values) / 8 - values)  # libjpeg's DCT gives eighths
-    values = soft(values / q) * q
-    blocks = tf.einsum("ui,nrucv,vs->nrics", dct, values, dct)
-    plane = tf.reshape(blocks, tf.shape(plane)) + 128
-    return tf.clip_by_value(straight(plane[:, :height, :width]), 0, 255)
+    blocks = tf.reshape(plane, (-1, rows, BLOCK, columns, BLOCK))
+    return tf.einsum("ui,nrics,vs->nrcuv", dct, blocks, dct)
+
+
+def _from_blocks(values, height, width):
+    """Return the plane (N, height, width) that has these DCTs."""
+    rows, columns = values.shape[1:3]
+    dct = tf.constant(dct_matrix(), tf.float32)
+    blocks = tf.einsum("ui,nrcuv,vs->nrics", dct, values, dct)
+    return tf.reshape(blocks, (-1, rows * BLOCK, columns * BLOCK))[:, :height, :width]
 
 
 def _downsampled(plane, subsampling):
-    """Return the means of the pixels that share a chroma value, rounded by turns down and up."""
+    """Return the means of the pixels that share a chroma value, and by how much to round them up."""
     down, across = SUBSAMPLINGS[subsampling]
     plane = _padded(plane, -plane.shape[1] % down, -plane.shape[2] % (across * BLOCK))
     height, width = plane.shape[1] // down, plane.shape[2] // across
     mean = tf.reduce_mean(tf.reshape(plane, (-1, height, down, width, across)), axis=(2, 4))
-    bias = np.resize({1: [0], 2: [0, 1], 4: [1, 2]}[down * across], width) / (down * across)
-    return mean + tf.stop_gradient(tf.floor(mean + bias.astype(np.float32) + 1e-4) - mean)
+    bias = {1: [0], 2: [0, 1 / 2], 4: [1 / 4, 1 / 2]}[down * across]
+    return mean, np.resize(bias, width).astype(np.float32)
 
 
 def _upsampled(plane, subsampling, height, width):
-    """Return the plane interpolated as libjpeg does: 3/4 of the nearer value, 1/4 of the farther."""
+    """Return the plane interpolated as libjpeg does, and by how much to round it up.
+
+    Each new value is 3/4 of the nearer one and 1/4 of the farther.
+    """
     down, across = SUBSAMPLINGS[subsampling]
     plane = plane[:, :-(-height // down), :-(-width // across)]
     for axis, factor in ((1, down), (2, across)):
         if factor == 2:
             plane = _interpolated(plane, axis)
-    bias = {1: 0, 2: [0.25, 0.5], 4: [0.5, 7 / 16]}[down * across]
-    bias = np.resize(bias, plane.shape[2]).astype(np.float32)
-    plane = plane + tf.stop_gradient(tf.floor(plane + bias + 1e-4) - plane)
-    return plane[:, :height, :width]
+    bias = {1: [0], 2: [1 / 4, 1 / 2], 4: [1 / 2, 7 / 16]}[down * across]
+    return plane[:, :height, :width], np.resize(bias, width).astype(np.float32)
+
+
+def _floored(plane, bias):
+    """Return the plane rounded down after the bias is added, with the gradient of the identity."""
+    return plane + tf.stop_gradient(tf.floor(plane + bias + 1e-4) - plane)
 
 
 def _interpolated(plane, axis):

@@ -93,7 +93,8 @@ def provenance(ledger):
 
 
 NETWORKS = {"lenet": "LeNet-5", "resnet": "ResNet-20",
-            "lenet-adv": "LeNet-5 adv.", "resnet-adv": "ResNet-20 adv."}  # trained adversarially
+            "lenet-adv": "LeNet-5 adv.", "resnet-adv": "ResNet-20 adv.",  # trained adversarially
+            "lenet-jpeg": "LeNet-5 JPEG", "resnet-jpeg": "ResNet-20 JPEG"}  # on JPEG images
 LAYERS = {"image": "imagen", "normalization": "normaliza", "c1": "C1", "s2": "S2", "c3": "C3",
           "s4": "S4", "c5": "C5", "f6": "F6", "stem": "entrada", "stage1": "etapa 1",
           "stage2": "etapa 2", "stage3": "etapa 3", "average": "promedio"}

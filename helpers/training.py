@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from helpers import adversarial, batches, datasets, models, store
+from helpers import adversarial, batches, datasets, jpeg, models, store
 
 MOMENTUM = 0.9
 
@@ -30,7 +30,8 @@ class Recipe:
     validation_share: of the training images, held out of training. train_size: use the first
     train_size / 10 training images of each class; None, all. eps: 0, natural training; else
     adversarial training, of `nb_iter` steps in the L-infinity ball of radius eps (see adversarial.py),
-    which grows from 0 during the warm-up.
+    which grows from 0 during the warm-up. qualities: train on JPEG images, each of a quality drawn
+    from these; (), on the images as they are.
     """
     dataset: str
     architecture: str
@@ -48,6 +49,7 @@ class Recipe:
     seed: int = 0
     eps: float = 0.0
     nb_iter: int = 1
+    qualities: tuple = ()
 
     def __post_init__(self):
         for field, allowed in {"dataset": datasets.NAMES, "architecture": tuple(models.ARCHITECTURES),
@@ -71,6 +73,8 @@ class Recipe:
         if not 0 <= self.eps < 1:
             raise ValueError(f"eps must be in [0, 1), got {self.eps!r}")
         _require_integer("nb_iter", self.nb_iter, 1)
+        for quality in self.qualities:
+            jpeg.check_quality(quality)
 
     @property
     def warmup(self):
@@ -79,8 +83,9 @@ class Recipe:
 
     @property
     def model(self):
-        """The network's name in tables: its architecture, with "-adv" if trained adversarially."""
-        return self.architecture + ("-adv" if self.eps else "")
+        """The network's name in tables: its architecture, with the end of its kind, if not natural."""
+        kind = "adversarial" if self.eps else "jpeg" if self.qualities else "natural"
+        return self.architecture + ENDS[kind]
 
     @property
     def filename(self):
@@ -111,23 +116,33 @@ ADVERSARIAL = {
 }
 
 
-def recipes(dataset="all", architecture="all", *, adversarial=False, seed=0, epochs=None,
+# Trained on JPEG images, Das et al.'s (2017) vaccination, with the qualities of SHIELD (2018).
+VACCINATED = {key: dataclasses.replace(RECIPES[key], qualities=(20, 40, 60, 80))
+              for key in (("mnist", "lenet"), ("cifar10", "resnet"))}
+
+KINDS = {"natural": RECIPES, "adversarial": ADVERSARIAL, "jpeg": VACCINATED}
+ENDS = {"natural": "", "adversarial": "-adv", "jpeg": "-jpeg"}  # of a network's name in tables
+
+
+def recipes(dataset="all", architecture="all", *, kind="natural", seed=0, epochs=None,
             train_size=None):
     """Return the recipes of these data sets and architectures; "all" takes both.
 
-    adversarial: those of ADVERSARIAL, of which there may be none, instead of RECIPES. epochs,
-    train_size: instead of the recipes' own, where given. Without train_size, a recipe that
-    neither ships nor has been trained takes the training images at hand: all of them, or the
-    tracked part of CIFAR-10. So every seed can be trained on a fresh clone, and the recipe says on
-    what. Raises ValueError for a name that is not in RECIPES.
+    kind: one of KINDS; of the others there may be none. epochs, train_size: instead of the recipes'
+    own, where given. Without train_size, a recipe that neither ships nor has been trained takes the
+    training images at hand: all of them, or the tracked part of CIFAR-10. So every seed can be
+    trained on a fresh clone, and the recipe says on what. Raises ValueError for a name that is not
+    in RECIPES or KINDS.
     """
     allowed = [("all", *names) for names in map(sorted, map(set, zip(*RECIPES)))]
     if dataset not in allowed[0] or architecture not in allowed[1]:
         raise ValueError(f"dataset and architecture must be among {list(RECIPES)} or 'all', "
                          f"got {dataset!r} and {architecture!r}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     chosen = []
-    for (name, kind), recipe in (ADVERSARIAL if adversarial else RECIPES).items():
-        if dataset in ("all", name) and architecture in ("all", kind):
+    for (name, built), recipe in KINDS[kind].items():
+        if dataset in ("all", name) and architecture in ("all", built):
             recipe = dataclasses.replace(recipe, seed=seed, train_size=train_size,
                                          epochs=recipe.epochs if epochs is None else epochs)
             if train_size is None and not store.find(recipe.filename):
@@ -140,10 +155,11 @@ def recipes(dataset="all", architecture="all", *, adversarial=False, seed=0, epo
 
 def recipe_of(dataset, model, seed):
     """Return the recipe that a row of a table names: its data set, model ("lenet-adv") and seed."""
-    architecture, _, kind = model.partition("-")
-    if kind and (dataset, architecture) not in ADVERSARIAL:
+    architecture, _, end = model.partition("-")
+    kind = next((kind for kind, known in ENDS.items() if known == (end and "-" + end)), None)
+    if (dataset, architecture) not in KINDS.get(kind, {}):
         raise ValueError(f"there is no recipe of {model} on {dataset}")
-    recipe, = recipes(dataset, architecture, adversarial=kind == "adv", seed=int(seed))
+    recipe, = recipes(dataset, architecture, kind=kind, seed=int(seed))
     return recipe
 
 
@@ -169,8 +185,9 @@ def load_or_train(recipe):
 def read_network(path):
     """Return (model, recipe, record) of the trained network at `path`."""
     record = store.read_record(path)
-    arguments = tuple(map(tuple, record["parameters"]["arguments"]))
-    recipe = Recipe(**{**record["parameters"], "arguments": arguments})
+    fields = record["parameters"]
+    recipe = Recipe(**{**fields, "arguments": tuple(map(tuple, fields["arguments"])),
+                       "qualities": tuple(fields.get("qualities", ()))})
     return _load(path), recipe, record
 
 
@@ -330,8 +347,10 @@ def _finish(path, model, recipe, state, data_digest, subsets):
 
 
 def _json(recipe):
-    """Return the recipe as JSON; a natural one without the fields of adversarial training."""
+    """Return the recipe as JSON, without the fields of the kinds of training that it is not."""
     fields = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if not recipe.eps:
         del fields["eps"], fields["nb_iter"]
+    if not recipe.qualities:
+        del fields["qualities"]
     return fields

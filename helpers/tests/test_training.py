@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import adversarial, attacks, batches, datasets, evaluation, store, training
+from helpers import adversarial, attacks, batches, datasets, evaluation, jpeg, store, training
 from helpers.training import Recipe
 
 SMALL = Recipe("mnist", "lenet", epochs=3, train_size=300, shift=1, flip=True)
@@ -83,13 +83,39 @@ def test_every_field_of_a_recipe_changes_the_name():
     other = {"dataset": "cifar10", "architecture": "resnet", "arguments": (("width", 2.0),),
              "epochs": 9, "batch_size": 64, "learning_rate": 0.01, "schedule": "constant",
              "warmup_epochs": 0, "shift": 3, "flip": False, "weight_decay": 0.1,
-             "validation_share": 0.1, "train_size": 400, "seed": 1, "eps": 0.1, "nb_iter": 2}
+             "validation_share": 0.1, "train_size": 400, "seed": 1, "eps": 0.1, "nb_iter": 2, "qualities": (50,)}
     assert other.keys() == {field.name for field in dataclasses.fields(Recipe)}
     plain, robust = SMALL, dataclasses.replace(SMALL, eps=0.2)  # nb_iter is of adversarial training
     names = {dataclasses.replace(robust if key == "nb_iter" else plain, **{key: value}).filename
              for key, value in other.items()}
     assert len(names | {plain.filename, robust.filename}) == len(other) + 2
-    assert not {"eps", "nb_iter"} & training._json(plain).keys()
+    assert not {"eps", "nb_iter", "qualities"} & training._json(plain).keys()
+
+
+def test_training_on_jpeg_images_shows_jpeg_images(made):
+    recipe = dataclasses.replace(SMALL, qualities=(5, 95), shift=0, flip=False)
+    x, y = datasets.load("mnist").x_train[:200], datasets.load("mnist").y_train[:200]
+    batch = batches.Batches(x, y, dataclasses.replace(recipe, batch_size=200), 0)
+    shown, labels = batch[0]
+    versions = [jpeg.compress(x[batch.order], q) for q in (5, 95)]
+    drawn = np.stack([(shown == version).all(axis=(1, 2, 3)) for version in versions])
+    assert drawn.any(axis=0).all() and 60 < drawn[0].sum() < 140
+    assert np.array_equal(labels, y[batch.order]) and np.array_equal(shown, batch[0][0])
+    training.load_or_train(recipe)
+    _, read, _ = training.read_network(store.MADE / recipe.filename)
+    assert read == recipe and "-jpeg-" in recipe.filename and recipe.model == "lenet-jpeg"
+    assert training.recipe_of("mnist", "lenet-jpeg", 0) == training.VACCINATED["mnist", "lenet"]
+
+
+def test_names_of_networks_and_of_kinds():
+    for kind, known in training.KINDS.items():
+        for (dataset, _), recipe in known.items():
+            assert training.recipe_of(dataset, recipe.model, 0).architecture == recipe.architecture
+    for model in ("lenet-foo", "vgg", "resnet-jpeg"):
+        with pytest.raises(ValueError, match=f"no recipe of {model} on mnist"):
+            training.recipe_of("mnist", model, 0)
+    with pytest.raises(ValueError, match="kind must be one of natural, adversarial, jpeg, got 'adv'"):
+        training.recipes(kind="adv")
 
 
 def test_adversarial_training_shows_what_it_says(made):

@@ -1,0 +1,152 @@
+"""What JPEG achieves as a defence: answers of networks behind it, under attackers who know it or not.
+
+Everything here is an artifact, kept for each network, attacker and quality. The answer is always that
+of the network behind the real codec, whatever the attacker took for it. Quality 0 stands for no JPEG.
+"""
+import numpy as np
+
+from helpers import attacks, datasets, gradients, jpeg, robustness, store, training
+
+QUALITIES = (0, 10, 25, 50, 75, 90)
+EVERY = (0, *range(5, 101, 5))
+DRAWN = (20, 40, 60, 80)  # SHIELD's, of a defender who draws the quality (Das et al. 2018)
+DRAWS = 5  # of the defender, for each image
+AWARE = ("identity", "straight", "differentiable")  # as in jpeg.defended, at the defender's quality
+LADDERS = {"mnist": (0, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar10": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255)}
+
+
+def answers(model, x, qualities):
+    """Return the model's answers to the images at each quality, int8 (Q, N)."""
+    return np.stack([
+        gradients.logits(model, jpeg.compress(x, quality) if quality else x).argmax(axis=1)
+        for quality in qualities]).astype(np.int8)
+
+
+def clean(recipe, *, n):
+    """Return the answers to the first n test images as they are: quality (Q,), answer (Q, n), y (n,)."""
+    def make(model, x, y):
+        return {"quality": np.array(EVERY), "answer": answers(model, x, EVERY), "y": y}
+    return _kept("jpeg_clean", recipe, n, {"qualities": list(EVERY)}, make,
+                 lambda kept: kept["answer"][0])
+
+
+def blind(recipe, attack, *, norm, n, seed=0):
+    """Return the answers to images attacked by who does not know of JPEG, over robustness's ladder.
+
+    attack: one of robustness.ATTACKS. dict: eps (K,), quality (Q,), answer (K, Q, n), y (n,). At each
+    radius the attack is made anew, since one that breaks the bare network need not break this one.
+    """
+    ladder = robustness.LADDERS[recipe.dataset, norm]
+
+    def make(model, x, y):
+        answer = np.empty((len(ladder), len(QUALITIES), len(x)), np.int8)
+        for k, eps in enumerate(ladder):
+            x_adv = robustness.attacked(model, x, y, attack, eps=eps, norm=norm, seed=seed) if eps else x
+            answer[k] = answers(model, x_adv, QUALITIES)
+        return {"eps": np.array(ladder), "quality": np.array(QUALITIES), "answer": answer, "y": y}
+
+    more = {"attack": attack, "norm": str(norm), "eps": list(ladder), "qualities": list(QUALITIES),
+            "nb_iter": robustness.NB_ITER, "seed": seed}
+    return _kept("jpeg_blind", recipe, n, more, make, lambda kept: kept["answer"][0, 0])
+
+
+def aware(recipe, how, quality, *, n, seed=0):
+    """Return the answers to PGD through JPEG of the defender's quality, L-infinity, with the margin.
+
+    how: one of AWARE. dict: eps (K,), answer (K, n), y (n,). The balls are nested: what one radius
+    breaks stays broken.
+    """
+    ladder = LADDERS[recipe.dataset]
+
+    def make(model, x, y):
+        behind = jpeg.defended(model, quality, how)
+        answer = np.empty((len(ladder), len(x)), np.int8)
+        answer[0] = answers(model, x, [quality])[0]
+        for k, eps in enumerate(ladder[1:], start=1):
+            answer[k] = answer[k - 1]
+            left = np.flatnonzero(answer[k] == y)
+            if len(left):
+                x_adv = robustness.attacked(behind, x[left], y[left], "pgd_margin", eps=eps, seed=seed)
+                answer[k, left] = answers(model, x_adv, [quality])[0]
+        return {"eps": np.array(ladder), "answer": answer, "y": y}
+
+    more = {"how": how, "quality": quality, "eps": list(ladder), "nb_iter": robustness.NB_ITER,
+            "seed": seed}
+    return _kept("jpeg_aware", recipe, n, more, make, lambda kept: kept["answer"][0],
+                 lambda model, x: answers(model, x, [quality])[0])
+
+
+def drawn(recipe, attacker, *, n, seed=0):
+    """Return the answers of a network whose defender draws the quality, of an image or of a block.
+
+    attacker: "blind"; "one", who goes through the real codec at quality 50, by the identity; "mixed",
+    through the mean of the logits at the defender's four. dict: eps (K,), image and block (K, DRAWS,
+    n), the answers at each draw, y (n,).
+    """
+    ladder = LADDERS[recipe.dataset]
+    if attacker not in ("blind", "one", "mixed"):
+        raise ValueError(f"attacker must be one of blind, one, mixed, got {attacker!r}")
+
+    def make(model, x, y):
+        behind = {"blind": model, "one": jpeg.defended(model, 50, "identity"),
+                  "mixed": jpeg.defended(model, DRAWN, "identity")}[attacker]
+        image, block = np.empty((2, len(ladder), DRAWS, len(x)), np.int8)
+        for k, eps in enumerate(ladder):
+            x_adv = robustness.attacked(behind, x, y, "pgd_margin", eps=eps, seed=seed) if eps else x
+            for draw in range(DRAWS):
+                quality = np.random.default_rng([seed, draw]).choice(DRAWN, len(x))
+                for kept, images in ((image, jpeg.compress(x_adv, quality)),
+                                     (block, jpeg.compress_blocks(x_adv, DRAWN, seed=[seed, draw]))):
+                    kept[k, draw] = gradients.logits(model, images).argmax(axis=1)
+        return {"eps": np.array(ladder), "image": image, "block": block, "y": y}
+
+    def again(model, x):
+        quality = np.random.default_rng([seed, 0]).choice(DRAWN, len(x))
+        return gradients.logits(model, jpeg.compress(x, quality)).argmax(axis=1)
+
+    more = {"attacker": attacker, "qualities": list(DRAWN), "draws": DRAWS, "eps": list(ladder),
+            "nb_iter": robustness.NB_ITER, "seed": seed}
+    return _kept("jpeg_drawn", recipe, n, more, make, lambda kept: kept["image"][0, 0], again)
+
+
+def recovered(recipe, *, n, confidence=0.0):
+    """Return the answers to Carlini & Wagner's images (robustness.untargeted_set) behind JPEG.
+
+    dict: quality (Q,), answer (Q, m), y (m,), l2 (m,), m <= n.
+    """
+    model, _ = training.load_or_train(recipe)
+    found = robustness.untargeted_set(recipe, n=n, confidence=confidence)
+    return {"quality": np.array(EVERY), "answer": answers(model, found["x_adv"], EVERY),
+            "y": found["y"], "l2": found["l2"]}
+
+
+def distances(recipe, quality, *, n):
+    """Return Carlini & Wagner's L2 distance through the real codec, by the identity: l2 (n,), y (n,).
+
+    Of the first n test images; inf where nothing was found, 0 where the network behind JPEG errs.
+    """
+    def make(model, x, y):
+        behind = jpeg.defended(model, quality, "identity") if quality else model
+        x_adv = attacks.carlini_wagner(behind, x, y)
+        l2, right = attacks.l2(x_adv - x), answers(model, x, [quality])[0] == y
+        return {"l2": np.where(right & (l2 == 0), np.inf, l2), "y": y, "right": right}
+    return _kept("jpeg_distances", recipe, n, {"quality": quality}, make,
+                 lambda kept: kept["right"], lambda model, x: None)
+
+
+def _kept(name, recipe, n, more, make, first, again=None):
+    """Return the artifact of these parameters; make(model, x, y) of the first n test images.
+
+    On loading, first(kept) must be the answers that the network gives now: again(model, images), or
+    the network's own.
+    """
+    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    x, y = data.x_test[:n], data.y_test[:n]
+
+    def check(kept):
+        now = (again or (lambda model, x: gradients.logits(model, x).argmax(axis=1)))(model, x)
+        if not np.array_equal(kept["y"], y) or (now is not None and np.mean(first(kept) != now) > 0.01):
+            raise ValueError(f"the kept answers of {recipe.filename} behind JPEG are not those that it "
+                             "gives: delete the artifact to have it made again")
+    parameters = {"network": recipe.filename, "split": "test", "n": len(x)} | more
+    return store.cached(name, parameters, lambda: make(model, x, y), check=check)

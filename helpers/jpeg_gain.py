@@ -1,0 +1,105 @@
+"""What JPEG does to a perturbation: its gain at each DCT bin, measured and predicted, and what follows.
+
+Let X be a DCT coefficient of the image, D that of the perturbation, Q the quantiser with step q. The
+best linear description of Q(X + D) by D is the gain E[Q(X + D) D] / E[D²]. For Gaussian D independent
+of X this is the mean slope of Q at X + D (Stein's lemma; Bussgang 1952), a sum over the thresholds of Q,
+
+    gain = q · sum over k of f((k + 1/2) q),  f the density of X + D,
+
+which needs the table, the images and the variance of D, but neither a run of the codec nor a fit.
+Planes: luma, and of colour images two of chroma. Coefficients in levels of 0..255.
+"""
+import numpy as np
+
+from helpers import evaluation, gradients, jpeg
+
+WIDE = 3  # steps: D this wide sees no steps, and its gain is 1
+
+
+def predicted(x, variance, quality, subsampling="4:2:0"):
+    """Return the predicted gains, a list of a plane's (8, 8), for images x (N, H, W, C).
+
+    variance: of the perturbation's coefficients, a list of a plane's (8, 8).
+    """
+    return [_mean_slope(values, np.sqrt(spread), table)
+            for values, spread, table in zip(_centred(x, subsampling), variance,
+                                             _tables(quality, x.shape[3]))]
+
+
+def measured(x, x_adv, quality, subsampling="4:2:0"):
+    """Return (gains, distortions), lists of a plane's (8, 8), of the real codec on x_adv - x.
+
+    Of the images before and after the codec: gain, the regression of what comes out on what JPEG
+    without quantisation lets out; distortion, the rest of the energy that comes out, over the energy
+    that goes in.
+    """
+    delta = x_adv - x
+    ones = [np.ones((8, 8), np.float32)] * len(_tables(quality, x.shape[3]))
+    before = jpeg.coefficients(jpeg.filtered(delta, ones, subsampling), subsampling)
+    out = jpeg.compress(x_adv, quality, subsampling) - jpeg.compress(x, quality, subsampling)
+    after = jpeg.coefficients(out, subsampling)
+    gains, distortions = [], []
+    for d, e in zip(before, after):
+        d, e = (part.reshape(-1, 8, 8).astype(np.float64) for part in (d, e))
+        energy = np.maximum(np.square(d).sum(axis=0), 1e-12)
+        gain = (d * e).sum(axis=0) / energy
+        gains.append(gain)
+        distortions.append(np.square(e - gain * d).sum(axis=0) / energy)
+    return gains, distortions
+
+
+def variances(delta, subsampling="4:2:0"):
+    """Return the mean square of a perturbation's coefficients, a list of a plane's (8, 8)."""
+    return [np.square(values.reshape(-1, 8, 8), dtype=np.float64).mean(axis=0)
+            for values in jpeg.coefficients(delta, subsampling)]
+
+
+def r_squared(measurement, prediction):
+    """Return the share of the measurement's variance that the prediction explains, unfitted; <= 1."""
+    measurement, prediction = np.ravel(measurement), np.ravel(prediction)
+    residual = np.square(measurement - prediction).sum()
+    return float(1 - residual / np.square(measurement - measurement.mean()).sum())
+
+
+def predicted_margin(model, x, y, delta, gains, quality, subsampling="4:2:0"):
+    """Return the margin behind JPEG of the images x + delta, to first order, (N,).
+
+    F at the compressed clean image, plus its gradient there times the filtered perturbation.
+    """
+    kept = jpeg.compress(x, quality, subsampling)
+    moved = jpeg.filtered(delta, gains, subsampling)
+    margin, run = np.empty(len(x), np.float32), gradients.function(model, "margin")
+    for rows, images, labels in gradients.batches(128, kept, y):
+        logits, g = run(images, labels)  # g of -F
+        count = rows.stop - rows.start
+        slope = -(g.numpy()[:count] * moved[rows]).sum(axis=(1, 2, 3))
+        margin[rows] = evaluation.margins(logits.numpy()[:count], y[rows]) + slope
+    return margin
+
+
+def _mean_slope(values, deviation, table):
+    """Return the mean slope of the quantiser at X + D, (8, 8): values (M, 8, 8), the rest (8, 8)."""
+    result = np.ones((8, 8))
+    for u, v in np.ndindex(8, 8):
+        q, sigma = float(table[u, v]), max(float(deviation[u, v]), 1e-6)
+        if sigma >= WIDE * q:
+            continue
+        x = values[:, u, v].astype(np.float64)
+        nearest = (np.floor(x / q) + 0.5) * q  # the threshold of the cell that x lies in
+        reach = int(np.ceil(6 * sigma / q)) + 1
+        density = sum(np.exp(-np.square((nearest + k * q - x) / sigma) / 2).mean()
+                      for k in range(-reach, reach + 1))
+        result[u, v] = q * density / (sigma * np.sqrt(2 * np.pi))
+    return result
+
+
+def _centred(x, subsampling):
+    """Return the coefficients that the codec quantises, a plane's (M, 8, 8)."""
+    planes = [values.reshape(-1, 8, 8).copy() for values in jpeg.coefficients(x, subsampling)]
+    planes[0][:, 0, 0] -= 8 * 128
+    return planes
+
+
+def _tables(quality, channels):
+    luma, chroma = jpeg.tables(quality)
+    return [luma] if channels == 1 else [luma, chroma, chroma]
