@@ -100,8 +100,8 @@ def _admit(task, searches, waiting, batch_size, classes):
 def _start(task, images, classes):
     """Return new searches for these images, arrays by name, a row a search.
 
-    rivals: (R, classes), those whose margin counts; const: c; w, m, v, t: Adam's variables; rate;
-    top: its greatest in this step; best: smallest |x_adv - x|² so far, of x_adv; found: best when the
+    rivals: (R, classes), those whose margin counts; const: c; w, m, v: Adam's variables; m_left,
+    v_left: what m and v still lack; rate; top: its greatest in this step; best: smallest |x_adv - x|² so far, of x_adv; found: best when the
     step began; square, value: |x_adv - x|² and F + confidence of the last iterate; used: iterations of
     this step; age: of all; step: steps done.
     """
@@ -123,11 +123,11 @@ def _start(task, images, classes):
     if task.initial_const is not None:
         const[:] = task.initial_const
     rate = _first_rate(task, distance)
-    zeros = np.zeros(len(images), int)
+    zeros, ones = np.zeros(len(images), int), np.ones(len(images), np.float32)
     none = np.full(len(images), np.inf, np.float32)
     searches = {
         "image": images, "rivals": rivals, "const": const, "w": _inverse(x), "m": np.zeros_like(x),
-        "v": np.zeros_like(x), "t": zeros.astype(np.float32), "rate": rate, "top": rate.copy(),
+        "v": np.zeros_like(x), "m_left": ones, "v_left": ones.copy(), "rate": rate, "top": rate.copy(),
         "best": none, "x_adv": x, "found": none.copy(), "square": zeros.astype(np.float32),
         "value": value, "used": zeros, "age": zeros.copy(), "step": zeros.copy()}
     nearest = pd.Series(distance).groupby(images).rank(method="first").to_numpy() <= RIVALS
@@ -141,14 +141,20 @@ def _first_rate(task, distance):
 
 
 def _advance(task, searches, iterations):
-    """Run so many iterations of every search."""
+    """Run so many iterations of every search.
+
+    All that is computed a row, and not a pixel, is exact to the last bit whatever the number of rows;
+    so these are filled up less than elsewhere.
+    """
     run = gradients.cached(_compiled, task.model)
-    state = ("w", "m", "v", "t", "const", "best", "x_adv", "square", "value")
+    state = ("w", "m", "v", "m_left", "v_left", "const", "best", "x_adv", "square", "value")
     images = searches["image"]
-    parts = (task.x[images], task.y[images],
-             *(searches[name] for name in ("rivals", "rate", "top", *state)))
-    results = run(*(tf.constant(gradients.filled(part)) for part in parts), tf.constant(iterations),
-                  tf.constant(task.sign), tf.constant(task.confidence))
+    follow = FOLLOW * np.cbrt(searches["rate"].astype(np.float64) / searches["top"])
+    parts = (task.x[images], task.y[images], searches["rivals"], searches["rate"],
+             follow.astype(np.float32), *(searches[name] for name in state))
+    step = 4 if task.x[0].size % 4 == 0 else gradients.ROWS
+    results = run(*(tf.constant(gradients.filled(part, step)) for part in parts),
+                  tf.constant(iterations), tf.constant(task.sign), tf.constant(task.confidence))
     for name, result in zip(state, results, strict=True):
         searches[name] = result.numpy()[:len(images)]
     searches["used"] += iterations
@@ -197,8 +203,8 @@ def _next_step(task, searches, ended, binary_search_steps):
     again = ended[goes_on]
     searches["found"][again] = searches["best"][again]
     searches["w"][again] = _inverse(searches["x_adv"][again])
-    for name in ("m", "v", "t", "used"):
-        searches[name][again] = 0
+    for name, start in (("m", 0), ("v", 0), ("m_left", 1), ("v_left", 1), ("used", 0)):
+        searches[name][again] = start
     searches["rate"][again] = _first_rate(task, np.sqrt(searches["best"][again]))
     searches["top"][again] = searches["rate"][again]
     return goes_on
@@ -208,10 +214,9 @@ def _compiled(model):
     return gradients.compile(_iterate, gradients.function(model, _gap))
 
 
-def _iterate(gradient, x, y, rivals, rate, top, w, m, v, t, const, best, x_adv, square, value,
-             iterations, sign, confidence):
-    """Return w, m, v, t, const, best, x_adv, square and value after so many iterations of Adam."""
-    follow = FOLLOW * tf.pow(rate / top, 1 / 3)
+def _iterate(gradient, x, y, rivals, rate, follow, w, m, v, m_left, v_left, const, best, x_adv,
+             square, value, iterations, sign, confidence):
+    """Return what changes, from w to value, after so many iterations of Adam."""
     for _ in tf.range(iterations):
         tanh = tf.tanh(w)
         image = (tanh + 1) / 2
@@ -226,12 +231,11 @@ def _iterate(gradient, x, y, rivals, rate, top, w, m, v, t, const, best, x_adv, 
         const = tf.where(won, const / (1 + follow),
                          tf.minimum(const * (1 + follow), LARGEST_CONST))
         g = (2 * (image - x) + pull * g) * (1 - tf.square(tanh)) / 2
-        t += 1
-        m = 0.9 * m + 0.1 * g
-        v = 0.999 * v + 0.001 * tf.square(g)
-        size = rate * tf.sqrt(1 - tf.pow(0.999, t)) / (1 - tf.pow(0.9, t))
+        m, m_left = 0.9 * m + 0.1 * g, 0.9 * m_left
+        v, v_left = 0.999 * v + 0.001 * tf.square(g), 0.999 * v_left
+        size = rate * tf.sqrt(1 - v_left) / (1 - m_left)
         w -= _wide(size) * m / (tf.sqrt(v) + 1e-12)
-    return w, m, v, t, const, best, x_adv, square, value
+    return w, m, v, m_left, v_left, const, best, x_adv, square, value
 
 
 def _shortened(task, x_adv, images):

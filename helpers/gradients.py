@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-ROWS = 16  # in a batch, at least: with fewer, oneDNN takes other kernels for some, and they round otherwise
+ROWS = 16  # batches have a multiple of so many: else kernels change with the size, and round otherwise
 
 
 def margin(y, logits):
@@ -92,8 +92,8 @@ def logits(model, x, batch_size=256):
 def batches(size, *arrays, description="logits"):
     """Yield (rows, tensors...): `size` rows of each array at a time, with progress after 2 s.
 
-    A batch is filled up to ROWS by repeating its own: then what is computed for an image does not
-    depend on its batch.
+    A batch is filled up to a multiple of ROWS by repeating its own: then what is computed for an
+    image does not depend on its batch.
     """
     check_count("batch_size", size)
     with tqdm(total=len(arrays[0]), desc=description, unit="img", leave=False, delay=2) as bar:
@@ -103,9 +103,10 @@ def batches(size, *arrays, description="logits"):
             bar.update(rows.stop - rows.start)
 
 
-def filled(array):
-    """Return the array, its rows repeated up to ROWS where there are fewer."""
-    return array if len(array) >= ROWS else np.resize(array, (ROWS, *array.shape[1:]))
+def filled(array, step=ROWS):
+    """Return the array, its rows repeated up to a multiple of `step` that is at least ROWS."""
+    rows = max(ROWS, -(-len(array) // step) * step)
+    return np.resize(array, (rows, *array.shape[1:])) if rows > len(array) else array
 
 
 def call(model, x):
