@@ -101,9 +101,9 @@ def _start(task, images, classes):
     """Return new searches for these images, arrays by name, a row a search.
 
     rivals: (R, classes), those whose margin counts; const: c; w, m, v: Adam's variables; m_left,
-    v_left: what m and v still lack; rate; top: its greatest in this step; best: smallest |x_adv - x|² so far, of x_adv; found: best when the
-    step began; square, value: |x_adv - x|² and F + confidence of the last iterate; used: iterations of
-    this step; age: of all; step: steps done.
+    v_left: what m and v still lack; rate; top: its greatest in this step; best: smallest
+    |x_adv - x|² so far, of x_adv; found: best when the step began; square, value: |x_adv - x|² and
+    F + confidence of the last iterate; used: iterations of this step; age: of all; step: steps done.
     """
     rivals = np.arange(classes) != task.y[images, np.newaxis]
     if task.sign > 0:

@@ -1,6 +1,8 @@
+import shutil
+
 import pytest
 
-from helpers import store
+from helpers import store, training
 
 
 @pytest.fixture
@@ -11,3 +13,13 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_ledger", [])
     monkeypatch.delenv("FRESH", raising=False)
     return store.MADE
+
+
+@pytest.fixture
+def lenet(made):
+    """The shipped LeNet of MNIST in an otherwise empty store."""
+    recipe = training.RECIPES["mnist", "lenet"]
+    store.SHIPPED.mkdir(parents=True)
+    for path in (store.ROOT / "data" / "shipped").glob(recipe.filename + "*"):
+        shutil.copy(path, store.SHIPPED)
+    return training.load_or_train(recipe)[0]

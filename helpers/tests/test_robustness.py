@@ -1,6 +1,5 @@
 """What is kept of the attacks is proved by the networks, and computed again to the same."""
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
@@ -8,15 +7,6 @@ import pytest
 from helpers import attacks, datasets, evaluation, gradients, robustness, store, training
 
 LENET = training.RECIPES["mnist", "lenet"]
-
-
-@pytest.fixture
-def lenet(made):
-    """The shipped LeNet of MNIST in an otherwise empty store."""
-    store.SHIPPED.mkdir(parents=True)
-    for path in (store.ROOT / "data" / "shipped").glob(LENET.filename + "*"):
-        shutil.copy(path, store.SHIPPED)
-    return training.load_or_train(LENET)[0]
 
 
 def _tamper(made, name, change):
