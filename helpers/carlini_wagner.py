@@ -36,6 +36,7 @@ GAIN, WORTH = 0.02, 0.01  # relative: of a chunk, and of a search step worth ano
 LARGEST_CONST = 1e10    # as in the authors' code
 SLACK = 1e-5            # of the largest logit: a rounding must not undo what was found
 FOLLOW = 0.05           # r above, at the highest rate
+PROBE = 60              # iterations in which a later step must have gained something
 PATIENCE = 100          # iterations after which, where nothing is found, the hindmost half gives up
 
 
@@ -77,8 +78,7 @@ def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate
             _advance(task, searches, iterations)
             _keep(searches, best, x_adv)
             _anneal(task, searches, before)
-            over = searches["used"] + iterations > max_iterations
-            ended = np.flatnonzero(over | (searches["rate"] < LOWEST * searches["top"]))
+            ended = np.flatnonzero(_over(searches, iterations, max_iterations))
             going = ~_behind(searches, best, iterations)
             going[ended] &= _next_step(task, searches, ended, binary_search_steps)
             bar.update(len(np.setdiff1d(searches["image"], searches["image"][going])))
@@ -177,6 +177,14 @@ def _anneal(task, searches, before):
     searches["rate"][found & (searches["best"] > before * (1 - GAIN))] *= FALL
     searches["rate"][~found] = np.minimum(searches["rate"][~found] * 2, task.highest)
     searches["top"] = np.maximum(searches["top"], searches["rate"])
+
+
+def _over(searches, iterations, max_iterations):
+    """Return which steps are over: by their iterations, by their rate, or without hope of a gain."""
+    idle = (searches["step"] > 0) & (searches["best"] >= searches["found"])
+    return ((searches["used"] + iterations > max_iterations)
+            | (searches["rate"] < LOWEST * searches["top"])
+            | (idle & (searches["used"] >= PROBE) & np.isfinite(searches["best"])))
 
 
 def _behind(searches, best, iterations):
