@@ -19,11 +19,14 @@ WIDE = 3  # steps: D this wide sees no steps, and its gain is 1
 def predicted(x, variance, quality, subsampling="4:2:0"):
     """Return the predicted gains, a list of a plane's (8, 8), for images x (N, H, W, C).
 
-    variance: of the perturbation's coefficients, a list of a plane's (8, 8).
+    variance: of the perturbation's coefficients, of `variances`. The gains of the blocks are weighted
+    by the energy that they get.
     """
-    return [_mean_slope(values, np.sqrt(spread), table)
-            for values, spread, table in zip(_centred(x, subsampling), variance,
-                                             _tables(quality, x.shape[3]))]
+    tables, planes = _tables(quality, x.shape[3]), _coefficients(x, subsampling)
+    planes[0][..., 0, 0] -= 8 * 128  # as the codec does before it quantises
+    return [(_mean_slope(values, np.sqrt(spread), table) * spread).sum(axis=(0, 1))
+            / np.maximum(spread.sum(axis=(0, 1)), 1e-12)
+            for values, spread, table in zip(planes, variance, tables)]
 
 
 def measured(x, x_adv, quality, subsampling="4:2:0"):
@@ -33,25 +36,21 @@ def measured(x, x_adv, quality, subsampling="4:2:0"):
     without quantisation lets out; distortion, the rest of the energy that comes out, over the energy
     that goes in.
     """
-    delta = x_adv - x
     ones = [np.ones((8, 8), np.float32)] * len(_tables(quality, x.shape[3]))
-    before = jpeg.coefficients(jpeg.filtered(delta, ones, subsampling), subsampling)
+    before = _coefficients(jpeg.filtered(x_adv - x, ones, subsampling), subsampling)
     out = jpeg.compress(x_adv, quality, subsampling) - jpeg.compress(x, quality, subsampling)
-    after = jpeg.coefficients(out, subsampling)
     gains, distortions = [], []
-    for d, e in zip(before, after):
-        d, e = (part.reshape(-1, 8, 8).astype(np.float64) for part in (d, e))
-        energy = np.maximum(np.square(d).sum(axis=0), 1e-12)
-        gain = (d * e).sum(axis=0) / energy
+    for d, e in zip(before, _coefficients(out, subsampling)):
+        energy = np.maximum(np.square(d).sum(axis=(0, 1, 2)), 1e-12)
+        gain = (d * e).sum(axis=(0, 1, 2)) / energy
         gains.append(gain)
-        distortions.append(np.square(e - gain * d).sum(axis=0) / energy)
+        distortions.append(np.square(e - gain * d).sum(axis=(0, 1, 2)) / energy)
     return gains, distortions
 
 
 def variances(delta, subsampling="4:2:0"):
-    """Return the mean square of a perturbation's coefficients, a list of a plane's (8, 8)."""
-    return [np.square(values.reshape(-1, 8, 8), dtype=np.float64).mean(axis=0)
-            for values in jpeg.coefficients(delta, subsampling)]
+    """Return the mean square of a perturbation's coefficients, a list of a plane's (rows, columns, 8, 8)."""
+    return [np.square(values).mean(axis=0) for values in _coefficients(delta, subsampling)]
 
 
 def r_squared(measurement, prediction):
@@ -77,27 +76,28 @@ def predicted_margin(model, x, y, delta, gains, quality, subsampling="4:2:0"):
     return margin
 
 
-def _mean_slope(values, deviation, table):
-    """Return the mean slope of the quantiser at X + D, (8, 8): values (M, 8, 8), the rest (8, 8)."""
-    result = np.ones((8, 8))
-    for u, v in np.ndindex(8, 8):
-        q, sigma = float(table[u, v]), max(float(deviation[u, v]), 1e-6)
-        if sigma >= WIDE * q:
-            continue
-        x = values[:, u, v].astype(np.float64)
-        nearest = (np.floor(x / q) + 0.5) * q  # the threshold of the cell that x lies in
-        reach = int(np.ceil(6 * sigma / q)) + 1
-        density = sum(np.exp(-np.square((nearest + k * q - x) / sigma) / 2).mean()
-                      for k in range(-reach, reach + 1))
-        result[u, v] = q * density / (sigma * np.sqrt(2 * np.pi))
-    return result
+def _mean_slope(values, deviation, q):
+    """Return the mean slope of the quantiser of step q at X + D, (rows, columns, 8, 8).
+
+    values: X, (N, rows, columns, 8, 8); deviation: of D, (rows, columns, 8, 8); q: (8, 8).
+    """
+    sigma = np.clip(deviation, 1e-6, WIDE * q)
+    nearest = (np.floor(values / q) + 0.5) * q  # the threshold of the cell that X lies in
+    reach = int(np.ceil(6 * (sigma / q).max())) + 1
+    density = sum(np.exp(-np.square((nearest + k * q - values) / sigma) / 2).mean(axis=0)
+                  for k in range(-reach, reach + 1))
+    return np.where(deviation >= WIDE * q, 1, q * density / (sigma * np.sqrt(2 * np.pi)))
 
 
-def _centred(x, subsampling):
-    """Return the coefficients that the codec quantises, a plane's (M, 8, 8)."""
-    planes = [values.reshape(-1, 8, 8).copy() for values in jpeg.coefficients(x, subsampling)]
-    planes[0][:, 0, 0] -= 8 * 128
-    return planes
+def _coefficients(x, subsampling):
+    """Return a list of a plane's coefficients (N, rows, columns, 8, 8), float64, of whole blocks only.
+
+    What the codec puts beyond the border is no part of the image.
+    """
+    down, across = jpeg.SUBSAMPLINGS[subsampling] if x.shape[3] == 3 else (1, 1)
+    rows, columns = x.shape[1] // jpeg.BLOCK, x.shape[2] // jpeg.BLOCK
+    luma, *chroma = (values.astype(np.float64) for values in jpeg.coefficients(x, subsampling))
+    return [luma[:, :rows, :columns], *(c[:, :rows // down, :columns // across] for c in chroma)]
 
 
 def _tables(quality, channels):

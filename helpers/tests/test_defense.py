@@ -1,0 +1,79 @@
+"""What is kept of networks behind JPEG is what they answer."""
+import numpy as np
+import pytest
+
+from helpers import datasets, defense, gradients, jpeg, robustness, store, training
+
+RECIPE = training.RECIPES["mnist", "lenet"]
+N = 20
+
+
+@pytest.fixture
+def case(lenet):
+    data = datasets.load("mnist")
+    return lenet, data.x_test[:N], data.y_test[:N]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Shorter ladders and attacks; everything goes to the test's own folder."""
+    monkeypatch.setattr(robustness, "NB_ITER", 5)
+    monkeypatch.setitem(robustness.LADDERS, ("mnist", np.inf), (0, 0.1, 0.3))
+    monkeypatch.setitem(defense.LADDERS, "mnist", (0, 0.1, 0.3))
+    monkeypatch.setattr(defense, "DRAWS", 2)
+
+
+def _behind(model, x, quality):
+    return gradients.logits(model, jpeg.compress(x, quality) if quality else x).argmax(axis=1)
+
+
+def test_clean_and_blind_answers_are_those_behind_the_real_codec(short, case):
+    model, x, y = case
+    kept = defense.clean(RECIPE, n=N)
+    for quality, answer in zip(kept["quality"], kept["answer"], strict=True):
+        assert np.array_equal(answer, _behind(model, x, int(quality)))
+    kept = defense.blind(RECIPE, "fgsm", norm=np.inf, n=N)
+    x_adv = robustness.attacked(model, x, y, "fgsm", eps=0.3)
+    for quality, answer in zip(kept["quality"], kept["answer"][2], strict=True):
+        assert np.array_equal(answer, _behind(model, x_adv, int(quality)))
+    assert np.array_equal(kept["answer"][0, 0], _behind(model, x, 0))
+
+
+@pytest.mark.parametrize("how", defense.AWARE)
+def test_what_the_aware_attacker_broke_stays_broken(short, case, how):
+    model, x, y = case
+    kept = defense.aware(RECIPE, how, 50, n=N)
+    right = kept["answer"] == y
+    assert np.array_equal(kept["answer"][0], _behind(model, x, 50))
+    assert (right[1:] <= right[:-1]).all() and right[-1].mean() < right[0].mean()
+    blind = defense.blind(RECIPE, "pgd_margin", norm=np.inf, n=N)["answer"]
+    column = defense.QUALITIES.index(50)
+    assert right[-1].sum() <= (blind[-1, column] == y).sum()
+
+
+@pytest.mark.parametrize("attacker", ["blind", "one", "mixed"])
+def test_draws_differ_and_repeat(short, case, attacker):
+    model, x, y = case
+    kept = defense.drawn(RECIPE, attacker, n=N)
+    assert kept["image"].shape == kept["block"].shape == (3, 2, N)
+    assert np.mean(kept["image"][0] == y) > 0.9 and np.mean(kept["block"][0] == y) > 0.9
+    assert np.mean(kept["image"][2] == y) < 0.9
+    again = defense.drawn(RECIPE, attacker, n=N)
+    assert all(np.array_equal(kept[name], again[name]) for name in kept)
+    with pytest.raises(ValueError, match="attacker must be one of blind, one, mixed, got 'all'"):
+        defense.drawn(RECIPE, "all", n=N)
+
+
+def test_distances_grow_behind_jpeg_and_are_of_images_that_it_errs_on(case):
+    few = defense.distances(RECIPE, 25, n=4)
+    assert few["right"].all() and (few["l2"] > 0).all() and np.isfinite(few["l2"]).all()
+
+
+def test_an_artifact_of_another_network_is_refused(made, short, case):
+    kept = defense.clean(RECIPE, n=N)
+    path, = made.glob("jpeg_clean*.npz")
+    record = store.read_record(path)
+    wrong = kept | {"answer": (kept["answer"] + 1) % 10}
+    store.write(path, lambda partial: np.savez_compressed(partial, **wrong), record["parameters"], 1.0)
+    with pytest.raises(ValueError, match="are not those that it gives: delete the artifact"):
+        defense.clean(RECIPE, n=N)
