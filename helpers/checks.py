@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from helpers import attacks, evaluation, float64, gradients, text
+from helpers import attacks, evaluation, float64, gradients, jpeg, text
 from helpers.square import square
 
 COMPARISONS = {"≤": operator.le, "<": operator.lt, "≥": operator.ge}
@@ -24,6 +24,8 @@ BOUNDS = {  # check: how its value must compare with its threshold; None, report
     "cw_l2_q10": None, "cw_l2_q50": None, "cw_l2_q90": None, "more_search": ("≤", 1e-6),
     # Two searches for the same minimum: implementations of C&W differ by up to 3 % on our networks.
     "targets_untargeted": ("≤", 0.05), "linear_distance": ("≤", 0.02), "logits_x100": ("≤", 1.0),
+    "jpeg_aware": ("≤", 0.0), "jpeg_mixed": ("≤", 0.0), "jpeg_score": None,
+    "jpeg_straight": ("≤", 0.5), "jpeg_differentiable": None, "jpeg_largest": None,
 }
 
 
@@ -239,6 +241,43 @@ def not_fooled(attack, model, x, y):
     masked = lambda images: 100 * gradients.call(model, images)
     plain, hidden = (survives(model, y, attack(victim, x, y)).mean() for victim in (model, masked))
     return [row("logits_x100", 100 * abs(plain - hidden))]
+
+
+def jpeg_attackers(model, y, quality, x, *, blind, aware):
+    """Check that who knows of JPEG breaks at least what who does not breaks; all on the real codec.
+
+    x: the images as they are. blind: attacked images; aware: how (as in jpeg.defended) -> attacked
+    images. The aware ones are combined image by image. Reported: by how much the accuracy under the
+    differentiable attacker would be underestimated if it were scored on the differentiable codec.
+    """
+    def right(images):
+        return survives(model, y, jpeg.compress(images, quality))
+    best = np.logical_and.reduce([right(images) for images in aware.values()])
+    rows = [row("jpeg_aware", 100 * ((best & right(x)).mean() - right(blind).mean()))]
+    if "differentiable" in aware:
+        images = aware["differentiable"]
+        proxy = survives(jpeg.defended(model, quality, "differentiable"), y, images)
+        rows.append(row("jpeg_score", 100 * (right(images).mean() - proxy.mean())))
+    return rows
+
+
+def jpeg_draws(accuracy_mixed, accuracy_one):
+    """Check that the expectation over the defender's qualities is no weaker than a guess of one."""
+    return [row("jpeg_mixed", 100 * (accuracy_mixed - accuracy_one))]
+
+
+def jpeg_error(x, qualities):
+    """Check the differentiable codec against the real one, over these qualities: in levels of 0..255.
+
+    With straight rounding the mean error must be small; with the cubic, which is off by design, the
+    mean and the largest error are reported: each the worst of the qualities.
+    """
+    error = {rounding: [np.abs(jpeg.compress_differentiable(x, int(q), rounding=rounding).numpy()
+                               - jpeg.compress(x, int(q))) * 255 for q in qualities]
+             for rounding in jpeg.ROUNDINGS}
+    return [row("jpeg_straight", max(e.mean() for e in error["straight"])),
+            row("jpeg_differentiable", max(e.mean() for e in error["cubic"])),
+            row("jpeg_largest", max(e.max() for e in error["cubic"]))]
 
 
 def _gap(model, x, y, targeted):

@@ -11,8 +11,10 @@ QUALITIES = (0, 10, 25, 50, 75, 90)
 EVERY = (0, *range(5, 101, 5))
 DRAWN = (20, 40, 60, 80)  # SHIELD's, of a defender who draws the quality (Das et al. 2018)
 DRAWS = 5  # of the defender, for each image
-AWARE = ("identity", "straight", "differentiable")  # as in jpeg.defended, at the defender's quality
+AWARE = ("identity", "differentiable")  # as in jpeg.defended, at the defender's quality
+DRAWERS = ("blind", "one identity", "one differentiable", "mixed identity", "mixed differentiable")
 LADDERS = {"mnist": (0, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar10": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255)}
+RADII = {"mnist": (0, 0.1, 0.2), "cifar10": (0, 1 / 255, 4 / 255)}  # of `drawn`
 
 
 def answers(model, x, qualities):
@@ -79,17 +81,17 @@ def aware(recipe, how, quality, *, n, seed=0):
 def drawn(recipe, attacker, *, n, seed=0):
     """Return the answers of a network whose defender draws the quality, of an image or of a block.
 
-    attacker: "blind"; "one", who goes through the real codec at quality 50, by the identity; "mixed",
-    through the mean of the logits at the defender's four. dict: eps (K,), image and block (K, DRAWS,
-    n), the answers at each draw, y (n,).
+    attacker: one of DRAWERS: "blind"; "one …", who expects quality 50; "mixed …", who takes the mean of
+    the logits at the defender's four (the expectation over the draw); the rest as in jpeg.defended.
+    dict: eps (K,), image and block (K, DRAWS, n), the answers at each draw, y (n,).
     """
-    ladder = LADDERS[recipe.dataset]
-    if attacker not in ("blind", "one", "mixed"):
-        raise ValueError(f"attacker must be one of blind, one, mixed, got {attacker!r}")
+    ladder = RADII[recipe.dataset]
+    if attacker not in DRAWERS:
+        raise ValueError(f"attacker must be one of {', '.join(DRAWERS)}, got {attacker!r}")
+    expects, _, how = attacker.partition(" ")
 
     def make(model, x, y):
-        behind = {"blind": model, "one": jpeg.defended(model, 50, "identity"),
-                  "mixed": jpeg.defended(model, DRAWN, "identity")}[attacker]
+        behind = jpeg.defended(model, {"one": 50, "mixed": DRAWN}[expects], how) if how else model
         image, block = np.empty((2, len(ladder), DRAWS, len(x)), np.int8)
         for k, eps in enumerate(ladder):
             x_adv = robustness.attacked(behind, x, y, "pgd_margin", eps=eps, seed=seed) if eps else x
@@ -130,6 +132,22 @@ def distances(recipe, quality, *, n):
         return {"l2": np.where((answer == y) & (l2 == 0), np.inf, l2), "answer": answer, "y": y}
     return _kept("jpeg_distances", recipe, n, {"quality": quality}, make, lambda kept: kept["answer"],
                  lambda model, x: answers(model, x, [quality])[0])
+
+
+def confined(model, x, y, passing, *, eps):
+    """Return x after one step of L2 norm eps within the DCT coefficients that JPEG lets through.
+
+    passing: an (8, 8) of zeros and ones a plane. The step is the margin's gradient, projected: the
+    best of the linearised problem in that subspace, up to the chroma's subsampling. Clipped to [0, 1].
+    """
+    x, y = gradients.checked(model, x, y, "margin")
+    attacks.checked_eps("eps", eps)
+    run, x_adv = gradients.function(model, "margin"), x.copy()
+    for rows, images, labels in gradients.batches(128, x, y):
+        step = jpeg.filtered(run(images, labels)[1], passing)[:rows.stop - rows.start]
+        size = np.maximum(attacks.l2(step), 1e-12)[:, np.newaxis, np.newaxis, np.newaxis]
+        x_adv[rows] = np.clip(x[rows] + np.float32(eps) * step / size, 0, 1)
+    return x_adv
 
 
 def _qualities(n, seed, draw):

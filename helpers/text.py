@@ -101,6 +101,8 @@ LAYERS = {"image": "imagen", "normalization": "normaliza", "c1": "C1", "s2": "S2
 DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "carlini_wagner": "C&W", "noise": "ruido", "none": "ninguno"}
+KNOWLEDGE = {"blind": "no conoce JPEG", "identity": "códec verdadero, gradiente identidad",  # who attacks
+             "differentiable": "códec diferenciable", "worst": "el peor de los tres"}
 NORMS = {"inf": "$L_\\infty$", "2": "$L_2$"}
 
 CHECKS = {  # what the value of each of helpers.checks is, and its unit
@@ -130,6 +132,12 @@ CHECKS = {  # what the value of each of helpers.checks is, and its unit
                           "cercano y del ataque sin objetivo",
     "linear_distance": "Mayor error relativo de la distancia a la frontera en un modelo lineal "
                        "(proporción)",
+    "jpeg_aware": "Precisión ante quien conoce JPEG menos precisión ante quien no (puntos)",
+    "jpeg_mixed": "Precisión ante quien promedia las calidades menos ante quien supone una (puntos)",
+    "jpeg_score": "Precisión con el códec verdadero menos la que daría el diferenciable (puntos)",
+    "jpeg_straight": "Error medio del códec diferenciable de redondeo recto, en la peor calidad (niveles)",
+    "jpeg_differentiable": "Error medio del códec diferenciable cúbico, en la peor calidad (niveles)",
+    "jpeg_largest": "Mayor error del códec diferenciable cúbico, en la peor calidad (niveles)",
     "logits_x100": "Cambio del éxito del ataque con los logits multiplicados por 100 (puntos)",
 }
 

@@ -117,8 +117,8 @@ ADVERSARIAL = {
 
 
 # Trained on JPEG images, Das et al.'s (2017) vaccination, with the qualities of SHIELD (2018).
-VACCINATED = {key: dataclasses.replace(RECIPES[key], qualities=(20, 40, 60, 80))
-              for key in (("mnist", "lenet"), ("cifar10", "resnet"))}
+VACCINATED = {key: dataclasses.replace(RECIPES[key], epochs=epochs, qualities=(20, 40, 60, 80))
+              for key, epochs in ((("mnist", "lenet"), 20), (("cifar10", "resnet"), 30))}
 
 KINDS = {"natural": RECIPES, "adversarial": ADVERSARIAL, "jpeg": VACCINATED}
 ENDS = {"natural": "", "adversarial": "-adv", "jpeg": "-jpeg"}  # of a network's name in tables

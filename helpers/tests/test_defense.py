@@ -1,8 +1,9 @@
 """What is kept of networks behind JPEG is what they answer."""
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from helpers import datasets, defense, gradients, jpeg, robustness, store, training
+from helpers import attacks, datasets, defense, evaluation, gradients, jpeg, robustness, store, training
 
 RECIPE = training.RECIPES["mnist", "lenet"]
 N = 20
@@ -20,6 +21,7 @@ def short(monkeypatch):
     monkeypatch.setattr(robustness, "NB_ITER", 5)
     monkeypatch.setitem(robustness.LADDERS, ("mnist", np.inf), (0, 0.1, 0.3))
     monkeypatch.setitem(defense.LADDERS, "mnist", (0, 0.1, 0.3))
+    monkeypatch.setitem(defense.RADII, "mnist", (0, 0.1, 0.3))
     monkeypatch.setattr(defense, "DRAWS", 2)
 
 
@@ -51,7 +53,7 @@ def test_what_the_aware_attacker_broke_stays_broken(short, case, how):
     assert right[-1].sum() <= (blind[-1, column] == y).sum()
 
 
-@pytest.mark.parametrize("attacker", ["blind", "one", "mixed"])
+@pytest.mark.parametrize("attacker", ["blind", "one identity", "mixed differentiable"])
 def test_draws_differ_and_repeat(short, case, attacker):
     model, x, y = case
     kept = defense.drawn(RECIPE, attacker, n=N)
@@ -60,7 +62,7 @@ def test_draws_differ_and_repeat(short, case, attacker):
     assert np.mean(kept["image"][2] == y) < 0.9
     again = defense.drawn(RECIPE, attacker, n=N)
     assert all(np.array_equal(kept[name], again[name]) for name in kept)
-    with pytest.raises(ValueError, match="attacker must be one of blind, one, mixed, got 'all'"):
+    with pytest.raises(ValueError, match="attacker must be one of blind, one identity, .*, got 'all'"):
         defense.drawn(RECIPE, "all", n=N)
 
 
@@ -77,3 +79,19 @@ def test_an_artifact_of_another_network_is_refused(made, short, case):
     store.write(path, lambda partial: np.savez_compressed(partial, **wrong), record["parameters"], 1.0)
     with pytest.raises(ValueError, match="are not those that it gives: delete the artifact"):
         defense.clean(RECIPE, n=N)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_a_confined_step_has_its_norm_and_keeps_to_its_coefficients(name):
+    x = (0.25 + 0.5 * datasets.load(name).x_test[:5]).astype(np.float32)
+    weights = np.random.default_rng(0).normal(0, 1, (x[0].size, 10)).astype(np.float32)
+    model = lambda images: tf.reshape(images, (-1, len(weights))) @ weights
+    y = gradients.logits(model, x).argmax(axis=1)
+    passing = [np.zeros((8, 8), np.float32) for _ in range(1 if name == "mnist" else 3)]
+    passing[0][:2, :2] = 1
+    x_adv = defense.confined(model, x, y, passing, eps=0.05)
+    np.testing.assert_allclose(attacks.l2(x_adv - x), 0.05, rtol=1e-3)
+    luma = jpeg.coefficients(x_adv - x)[0][:, :3, :3]
+    assert np.abs(luma[..., 2:, :]).max() < 1e-3 * np.abs(luma[..., :2, :2]).max()
+    before, after = (evaluation.margins(gradients.logits(model, images), y) for images in (x, x_adv))
+    assert (after < before).all()
