@@ -69,6 +69,7 @@ clean:    ## remove .venv, .venv-bench and what was executed and rendered; data/
 # Who reads whom: an arrow a line.
 $(EXECUTED)/02_entrenamiento.ipynb: $(EXECUTED)/01_datos.ipynb
 $(EXECUTED)/03_ataques.ipynb: $(EXECUTED)/02_entrenamiento.ipynb $(wildcard helpers/bench/*.py)
+$(EXECUTED)/04_defensa_jpeg.ipynb: $(EXECUTED)/03_ataques.ipynb
 
 $(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE) | $(READY)
 	@mkdir -p $(@D)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import attacks, checks, evaluation, float64, gradients, text
+from helpers import attacks, checks, datasets, evaluation, float64, gradients, jpeg, text
 
 N, CLASSES = 40, 2  # of two classes, so that PGD has no second-best one to end at
 PGD = {"eps": 0.1, "eps_iter": 0.025, "nb_iter": 8}
@@ -226,3 +226,34 @@ def test_not_fooled(case):
     for loss, passed in (("margin", True), ("cross_entropy", False)):
         attack = lambda model, x, y: attacks.pgd(model, x, y, loss=loss, **PGD)
         assert checks.not_fooled(attack, steep, x, y)[0]["passed"] == passed
+
+
+def test_jpeg_attackers(case):
+    model, _, x, y = case
+    x = np.round(255 * x) / np.float32(255)
+    y = gradients.logits(model, jpeg.compress(x, 90)).argmax(axis=1)
+    strong, weak = attacks.pgd(model, x, y, **PGD), x
+    good = checks.jpeg_attackers(model, y, 90, x, blind=weak, aware={"identity": strong})
+    assert _outcomes(good) == {"jpeg_aware": True} and good[0]["value"] < -10
+    assert not _outcomes(checks.jpeg_attackers(model, y, 90, x, blind=strong, aware={"identity": weak}))["jpeg_aware"]
+    both = {"identity": weak, "differentiable": strong}
+    rows = checks.jpeg_attackers(model, y, 90, x, blind=strong, aware=both)
+    assert rows[0]["value"] == 0 and rows[1]["check"] == "jpeg_score"
+    real = (gradients.logits(model, jpeg.compress(strong, 90)).argmax(axis=1) == y).mean()
+    soft = gradients.logits(jpeg.defended(model, 90), strong).argmax(axis=1) == y
+    assert rows[1]["value"] == pytest.approx(100 * (real - soft.mean()))
+
+
+def test_jpeg_draws_and_error():
+    assert checks.jpeg_draws(0.3, 0.3)[0]["passed"] and not checks.jpeg_draws(0.31, 0.3)[0]["passed"]
+    x = datasets.load("cifar10").x_test[:10]
+    straight, cubic, largest = checks.jpeg_error(x, [90, 10])
+    assert straight["passed"] and 0 < straight["value"] < cubic["value"] < largest["value"]
+    worst = max(np.abs(jpeg.compress_differentiable(x, q) - jpeg.compress(x, q)).mean() for q in (10, 90))
+    assert cubic["value"] == pytest.approx(255 * worst, rel=1e-5)
+
+
+def test_a_codec_of_another_quality_fails(monkeypatch):
+    x, real = datasets.load("cifar10").x_test[:10], jpeg.compress
+    monkeypatch.setattr(jpeg, "compress", lambda x, quality, *more: real(x, 5, *more))
+    assert not checks.jpeg_error(x, [50])[0]["passed"]
