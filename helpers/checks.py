@@ -110,13 +110,14 @@ def pgd_beats_fgsm(model, x, y, *, x_fgsm, x_pgd, loss="margin"):
     return [row("pgd_beats_fgsm", np.mean(pgd >= fgsm - 1e-4 * np.maximum(1, np.abs(fgsm))))]
 
 
-def more_iterations(model, x, y, *, nb_iter, **attack):
+def more_iterations(model, x, y, *, nb_iter, scored=None, **attack):
     """Check that neither twice the iterations of PGD nor a second start changes the accuracy.
 
-    attack: eps, eps_iter and the other arguments of attacks.pgd but `restarts`.
+    attack: eps, eps_iter and the other arguments of attacks.pgd but `restarts`. scored: the model that
+    answers, where the attacked one only stands for it.
     """
     usual, longer, again = (
-        survives(model, y, attacks.pgd(model, x, y, nb_iter=n, restarts=restarts, **attack)).mean()
+        survives(scored or model, y, attacks.pgd(model, x, y, nb_iter=n, restarts=restarts, **attack)).mean()
         for n, restarts in ((nb_iter, 1), (2 * nb_iter, 1), (nb_iter, 2)))
     return [row("more_iterations", 100 * abs(longer - usual)),
             row("more_restarts", 100 * abs(again - usual))]

@@ -62,15 +62,11 @@ def aware(recipe, how, quality, *, n, seed=0):
 
     def make(model, x, y):
         behind = jpeg.defended(model, quality, how)
-        answer = np.empty((len(ladder), len(x)), np.int8)
-        answer[0] = answers(model, x, [quality])[0]
-        for k, eps in enumerate(ladder[1:], start=1):
-            answer[k] = answer[k - 1]
-            left = np.flatnonzero(answer[k] == y)
-            if len(left):
-                x_adv = robustness.attacked(behind, x[left], y[left], "pgd_margin", eps=eps, seed=seed)
-                answer[k, left] = answers(model, x_adv, [quality])[0]
-        return {"eps": np.array(ladder), "answer": answer, "y": y}
+
+        def hit(rows, eps):
+            x_adv = robustness.attacked(behind, x[rows], y[rows], "pgd_margin", eps=eps, seed=seed) if eps else x
+            return answers(model, x_adv, [quality])[0]
+        return {"eps": np.array(ladder), "answer": robustness.nested(hit, ladder, y), "y": y}
 
     more = {"how": how, "quality": quality, "eps": list(ladder), "nb_iter": robustness.NB_ITER,
             "seed": seed}

@@ -135,12 +135,8 @@ def coefficients(x, subsampling="4:2:0"):
     chroma. Nothing is rounded; planes are filled up to whole blocks as the codec does.
     """
     check_subsampling(subsampling)
-    x = 255 * tf.convert_to_tensor(x, tf.float32)
-    if x.shape[3] == 1:
-        return [_to_blocks(x[..., 0]).numpy()]
-    planes = x @ TO_YCC.T
-    return [_to_blocks(plane).numpy() for plane in (planes[..., 0], *(
-        _downsampled(planes[..., k], subsampling)[0] for k in (1, 2)))]
+    levels = 255 * tf.convert_to_tensor(x, tf.float32)
+    return [_to_blocks(plane).numpy() for plane in _planes(levels, subsampling)]
 
 
 def filtered(difference, gains, subsampling="4:2:0"):
@@ -151,18 +147,12 @@ def filtered(difference, gains, subsampling="4:2:0"):
     """
     check_subsampling(subsampling)
     difference = tf.convert_to_tensor(difference, tf.float32)
-    height, width = difference.shape[1:3]
-
-    def through(plane, gain):
-        return _from_blocks(_to_blocks(plane) * gain, *plane.shape[1:])
-    if difference.shape[3] == 1:
-        return through(difference[..., 0], gains[0])[..., tf.newaxis].numpy()
-    planes = difference @ TO_YCC.T
-    kept = [through(planes[..., 0], gains[0])]
-    for k in (1, 2):
-        small = through(_downsampled(planes[..., k], subsampling)[0], gains[k])
-        kept.append(_upsampled(small, subsampling, height, width)[0])
-    return (tf.stack(kept, axis=3) @ TO_RGB.T).numpy()
+    kept = [_from_blocks(_to_blocks(plane) * gain, *plane.shape[1:])
+            for plane, gain in zip(_planes(difference, subsampling), gains, strict=True)]
+    if len(kept) == 1:
+        return kept[0][..., tf.newaxis].numpy()
+    large = (_upsampled(small, subsampling, *difference.shape[1:3])[0] for small in kept[1:])
+    return (tf.stack([kept[0], *large], axis=3) @ TO_RGB.T).numpy()
 
 
 def real(x, quality, subsampling="4:2:0"):
@@ -242,6 +232,14 @@ def _in_threads(run, n):
         return run((0, n))
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(run, zip(bounds[:-1], bounds[1:])))
+
+
+def _planes(x, subsampling):
+    """Return the planes of images or differences (N, H, W, C): grey, or luma and two smaller of chroma."""
+    if x.shape[3] == 1:
+        return [x[..., 0]]
+    planes = x @ TO_YCC.T
+    return [planes[..., 0], *(_downsampled(planes[..., k], subsampling)[0] for k in (1, 2))]
 
 
 def _through_blocks(plane, table, soft):

@@ -45,17 +45,15 @@ def answers(recipe, attack, *, norm, n, seed=0):
     data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
     x, y, ladder = data.x_test[:n], data.y_test[:n], LADDERS[recipe.dataset, norm]
 
+    def hit(rows, eps):
+        x_adv = attacked(model, x[rows], y[rows], attack, eps=eps, norm=norm, seed=seed) if eps else x
+        return gradients.logits(model, x_adv).argmax(axis=1)
+
     def make():
-        answer = np.empty((len(ladder), len(x)), np.int8)
-        answer[0] = gradients.logits(model, x).argmax(axis=1)
-        for k, eps in enumerate(ladder[1:], start=1):
-            left = np.arange(len(x))
-            if attack.startswith("pgd"):
-                answer[k] = answer[k - 1]
-                left = np.flatnonzero(answer[k] == y)
-            if len(left):
-                x_adv = attacked(model, x[left], y[left], attack, eps=eps, norm=norm, seed=seed)
-                answer[k, left] = gradients.logits(model, x_adv).argmax(axis=1)
+        if attack.startswith("pgd"):
+            answer = nested(hit, ladder, y)
+        else:
+            answer = np.stack([hit(np.arange(len(x)), eps) for eps in ladder]).astype(np.int8)
         return {"eps": np.array(ladder), "answer": answer, "y": y}
 
     def check(kept):
@@ -65,6 +63,22 @@ def answers(recipe, attack, *, norm, n, seed=0):
     parameters = _parameters(recipe, len(x), seed) | {
         "attack": attack, "norm": str(norm), "eps": list(ladder), "nb_iter": NB_ITER}
     return store.cached("answers", parameters, make, check=check)
+
+
+def nested(hit, ladder, y):
+    """Return the answers over a ladder of radii from 0 up, int8 (K, N), the balls being nested.
+
+    hit(rows, eps) -> the answers to these images attacked. What one radius breaks stays broken at the
+    greater ones, and is not attacked again.
+    """
+    answer = np.empty((len(ladder), len(y)), np.int8)
+    answer[0] = hit(np.arange(len(y)), 0)
+    for k, eps in enumerate(ladder[1:], start=1):
+        answer[k] = answer[k - 1]
+        left = np.flatnonzero(answer[k] == y)
+        if len(left):
+            answer[k, left] = hit(left, eps)
+    return answer
 
 
 def accuracy_table(recipes, *, n, seed=0):

@@ -103,6 +103,9 @@ def test_more_iterations(case):
     assert all(_outcomes(checks.more_iterations(model, x, y, loss="margin", **PGD)).values())
     few = {"eps": 0.3, "eps_iter": 0.002, "nb_iter": 1}
     assert not any(_outcomes(checks.more_iterations(model, x, y, loss="margin", **few)).values())
+    constant = lambda images: tf.one_hot(tf.zeros(len(images), tf.int32), CLASSES) * 5
+    rows = checks.more_iterations(model, x, y, loss="margin", scored=constant, **few)
+    assert all(row["value"] == 0 for row in rows)
 
 
 def test_order_of_attackers(case):
