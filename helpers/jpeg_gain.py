@@ -65,13 +65,17 @@ def predicted_margin(model, x, y, delta, gains, quality, subsampling="4:2:0"):
 
     F at the compressed clean image, plus its gradient there times the filtered perturbation.
     """
-    kept = jpeg.compress(x, quality, subsampling)
-    moved = jpeg.filtered(delta, gains, subsampling)
+    return linear_margin(model, jpeg.compress(x, quality, subsampling), y,
+                         jpeg.filtered(delta, gains, subsampling))
+
+
+def linear_margin(model, x, y, delta):
+    """Return the margin of x + delta to first order in delta, F(x) + <gradient of F, delta>, (N,)."""
     margin, run = np.empty(len(x), np.float32), gradients.function(model, "margin")
-    for rows, images, labels in gradients.batches(128, kept, y):
+    for rows, images, labels in gradients.batches(128, x, y):
         logits, g = run(images, labels)  # g of -F
         count = rows.stop - rows.start
-        slope = -(g.numpy()[:count] * moved[rows]).sum(axis=(1, 2, 3))
+        slope = -(g.numpy()[:count] * delta[rows]).sum(axis=(1, 2, 3))
         margin[rows] = evaluation.margins(logits.numpy()[:count], y[rows]) + slope
     return margin
 

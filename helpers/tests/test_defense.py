@@ -23,6 +23,7 @@ def short(monkeypatch):
     monkeypatch.setitem(defense.LADDERS, "mnist", (0, 0.1, 0.3))
     monkeypatch.setitem(defense.RADII, "mnist", (0, 0.1, 0.3))
     monkeypatch.setattr(defense, "DRAWS", 2)
+    monkeypatch.setattr(defense, "NB_ITER", 10)
 
 
 def _behind(model, x, quality):
@@ -69,6 +70,26 @@ def test_draws_differ_and_repeat(short, case, attacker):
 def test_distances_grow_behind_jpeg_and_are_of_images_that_it_errs_on(case):
     few = defense.distances(RECIPE, 25, n=4)
     assert np.array_equal(few["answer"], few["y"]) and (few["l2"] > 0).all() and np.isfinite(few["l2"]).all()
+
+
+def test_quality_0_is_the_network_alone(short, case):
+    model, x, y = case
+    kept = defense.aware(RECIPE, "identity", 0, n=N)
+    assert np.array_equal(kept["answer"][0], gradients.logits(model, x).argmax(axis=1))
+    x_adv = defense.pgd(model, x, y, eps=0.1, seed=0)
+    broken = (gradients.logits(model, x_adv).argmax(axis=1) != y) & (kept["answer"][0] == y)
+    assert np.array_equal(kept["answer"][1] != y, broken | (kept["answer"][0] != y))
+
+
+def test_a_perturbation_is_lengthened_until_the_real_codec_lets_it_through(case):
+    model, x, y = case
+    short = x + np.float32(0.5) * (attacks.pgd(model, x, y, eps=0.3, eps_iter=0.02, nb_iter=20, seed=0) - x)
+    l2 = defense._reach(model, x, short, y, 25)
+    found = np.isfinite(l2)
+    assert found.any() and (l2[found] >= attacks.l2(short - x)[found] - 1e-4).all()
+    longest = np.clip(x + 4 * (short - x), 0, 1)
+    assert (_behind(model, longest, 25)[~found] == y[~found]).all()
+    assert np.isinf(defense._reach(model, x, x, y, 25)).all()
 
 
 def test_an_artifact_of_another_network_is_refused(made, short, case):

@@ -106,3 +106,15 @@ def test_an_unknown_attack_is_named(lenet):
         robustness.attacked(lenet, data.x_test[:2], data.y_test[:2], "deepfool", eps=0.1)
     x_adv = robustness.attacked(lenet, data.x_test[:2], data.y_test[:2], "pgd", eps=0.1)
     assert attacks.linf(x_adv - data.x_test[:2]).max() <= 0.1 + 1e-6
+
+
+def test_what_breaks_stays_broken_and_is_not_attacked_again():
+    y, asked = np.arange(6), []
+
+    def hit(rows, eps):
+        asked.append((eps, rows.tolist()))
+        return np.where((rows < 2 * eps) | (rows == 5), 9, y[rows]) if eps != 2 else y[rows]
+    answer = robustness.nested(hit, (0, 1, 2, 3), y)
+    assert answer.dtype == np.int8
+    assert asked == [(0, [0, 1, 2, 3, 4, 5]), (1, [0, 1, 2, 3, 4]), (2, [2, 3, 4]), (3, [2, 3, 4])]
+    assert answer.tolist() == [[0, 1, 2, 3, 4, 9], [9, 9, 2, 3, 4, 9], [9, 9, 2, 3, 4, 9], [9] * 6]
