@@ -253,12 +253,12 @@ def jpeg_attackers(model, y, quality, x, *, blind, aware):
     """
     def right(images):
         return survives(model, y, jpeg.compress(images, quality))
-    best = np.logical_and.reduce([right(images) for images in aware.values()])
-    rows = [row("jpeg_aware", 100 * ((best & right(x)).mean() - right(blind).mean()))]
+    left = {how: right(images) for how, images in aware.items()}
+    best = np.logical_and.reduce([right(x), *left.values()])
+    rows = [row("jpeg_aware", 100 * (best.mean() - right(blind).mean()))]
     if "differentiable" in aware:
-        images = aware["differentiable"]
-        proxy = survives(jpeg.defended(model, quality, "differentiable"), y, images)
-        rows.append(row("jpeg_score", 100 * (right(images).mean() - proxy.mean())))
+        proxy = survives(jpeg.defended(model, quality, "differentiable"), y, aware["differentiable"])
+        rows.append(row("jpeg_score", 100 * (left["differentiable"].mean() - proxy.mean())))
     return rows
 
 
@@ -273,12 +273,17 @@ def jpeg_error(x, qualities):
     With straight rounding the mean error must be small; with the cubic, which is off by design, the
     mean and the largest error are reported: each the worst of the qualities.
     """
-    error = {rounding: [np.abs(jpeg.compress_differentiable(x, int(q), rounding=rounding).numpy()
-                               - jpeg.compress(x, int(q))) * 255 for q in qualities]
-             for rounding in jpeg.ROUNDINGS}
-    return [row("jpeg_straight", max(e.mean() for e in error["straight"])),
-            row("jpeg_differentiable", max(e.mean() for e in error["cubic"])),
-            row("jpeg_largest", max(e.max() for e in error["cubic"]))]
+    straight, cubic = ([codec_error(x, q, rounding) for q in qualities] for rounding in ("straight", "cubic"))
+    return [row("jpeg_straight", max(mean for mean, _ in straight)),
+            row("jpeg_differentiable", max(mean for mean, _ in cubic)),
+            row("jpeg_largest", max(largest for _, largest in cubic))]
+
+
+def codec_error(x, quality, rounding):
+    """Return the (mean, largest) error of the differentiable codec, in levels of 0..255."""
+    soft = jpeg.compress_differentiable(x, quality, rounding=rounding).numpy()
+    error = 255 * np.abs(soft - jpeg.compress(x, quality))
+    return error.mean(), error.max()
 
 
 def _gap(model, x, y, targeted):

@@ -1,6 +1,6 @@
 """What JPEG achieves as a defence: answers of networks behind it, under attackers who know it or not.
 
-Everything here is an artifact, kept for each network, attacker and quality. The answer is always that
+Answers and distances are artifacts, kept for each network, attacker and quality. The answer is always that
 of the network behind the real codec, whatever the attacker took for it. Quality 0 stands for no JPEG.
 """
 import numpy as np
@@ -65,8 +65,8 @@ def pgd(behind, x, y, *, eps, seed):
 def aware(recipe, how, quality, *, n, seed=0):
     """Return the answers to PGD through JPEG of the defender's quality, L-infinity, with the margin.
 
-    how: one of AWARE; quality 0 is the network alone. dict: eps (K,), answer (K, n), y (n,). The balls are nested: what one radius
-    breaks stays broken.
+    how: one of AWARE; quality 0 is the network alone. dict: eps (K,), answer (K, n), y (n,). The balls
+    are nested: what one radius breaks stays broken.
     """
     ladder = LADDERS[recipe.dataset]
 

@@ -139,6 +139,24 @@ def coefficients(x, subsampling="4:2:0"):
     return [_to_blocks(plane).numpy() for plane in _planes(levels, subsampling)]
 
 
+def steps(x, quality):
+    """Return what JPEG makes of one image (H, W, C): a list of planes, each a dict, all float.
+
+    plane (H, W), its values as they are coded, 0..255; dct and coded, (rows, columns, 8, 8): the
+    coefficients, and the integers that are kept; table (8, 8). Colour: luma and two of chroma.
+    """
+    blocks = coefficients(x[np.newaxis])
+    basis, planes = dct_matrix(), []
+    for values, table, centre in zip(blocks, tables(quality)[[0, 1, 1]], (0, 128, 128)):
+        pixels = np.einsum("ui,rcuv,vs->rics", basis, values[0], basis)
+        rows, columns = values.shape[1:3]
+        coded = values[0].copy()
+        coded[..., 0, 0] -= 8 * (128 - centre)
+        planes.append({"plane": pixels.reshape(8 * rows, 8 * columns) + centre, "dct": coded,
+                       "coded": np.round(coded / table), "table": table})
+    return planes
+
+
 def filtered(difference, gains, subsampling="4:2:0"):
     """Return a difference of images after JPEG as a linear filter: its DCT times the gains.
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.lines import Line2D
 
-from helpers import jpeg, plots, text
+from helpers import attack_plots, plots, text
 
 MARKERS = "osD^vPX*"
 
@@ -27,18 +27,16 @@ def quality_label(quality):
     return f"q = {quality}" if quality else "sin JPEG"
 
 
-def plane(values, ax, title=None, low=0, high=255, cmap="gray"):
-    """Draw a plane (H, W) of numbers from low to high, without ticks; return ax."""
-    plots.image((values - low) / (high - low), ax, title)
-    ax.images[-1].set_cmap(cmap)
-    return ax
+def plane(values, ax, title=None, high=255):
+    """Draw a plane (H, W) of numbers from 0 to high, without ticks; return ax."""
+    return plots.image(values / high, ax, title)
 
 
 def coefficients(blocks, ax, title=None):
     """Draw the DCT (rows, columns, 8, 8) of a plane, each block in its place, by the logarithm; return ax."""
     rows, columns = blocks.shape[:2]
     joined = blocks.transpose(0, 2, 1, 3).reshape(8 * rows, 8 * columns)
-    plane(np.log10(1 + np.abs(joined)), ax, title, 0, np.log10(1 + 1024))
+    plane(np.log10(1 + np.abs(joined)), ax, title, np.log10(1 + 1024))
     for k in range(1, rows):
         ax.axhline(8 * k - 0.5, color=plots.COLORS["data"], linewidth=0.4)
     for k in range(1, columns):
@@ -46,13 +44,12 @@ def coefficients(blocks, ax, title=None):
     return ax
 
 
-def grid_of_numbers(values, ax, title=None, decimals=0, cmap="Greys", low=None, high=None):
-    """Draw an (8, 8) array with each number written, frequencies as ticks; return ax."""
-    low, high = np.min(values) if low is None else low, np.max(values) if high is None else high
-    ax.imshow(values, cmap=cmap, vmin=low, vmax=low + 1.25 * max(high - low, 1e-9))
+def table(values, ax, title=None, high=200):
+    """Draw a table of quantisation (8, 8) with each step written, the darker the nearer to high; return ax."""
+    ax.imshow(values, cmap="Greys", vmin=0, vmax=1.25 * high)
     for (u, v), value in np.ndenumerate(values):
-        ax.text(v, u, text.number(value, decimals), ha="center", va="center", fontsize=5,
-                color="white" if value - low > 0.75 * (high - low) else "black")
+        ax.text(v, u, text.number(value, 0), ha="center", va="center", fontsize=5,
+                color="white" if value > 0.75 * high else "black")
     return dct_axes(ax, title)
 
 
@@ -74,11 +71,8 @@ def quality_curve(quality, right, ax, kind, interval, label=None):
 
     right: (Q, N) booleans, of qualities from 1 on. kind: of plots.COLORS.
     """
-    counts, n = right.sum(axis=1), right.shape[1]
-    low, high = zip(*(interval(count, n) for count in counts))
-    ax.fill_between(quality, low, high, color=plots.COLORS[kind], alpha=0.15, linewidth=0)
-    ax.plot(quality, counts / n, color=plots.COLORS[kind], linestyle=plots.LINES[kind], label=label,
-            marker=plots.MARKERS[kind], markersize=3, markevery=4)
+    attack_plots.accuracy_curve(quality, right, ax, kind, label, interval)
+    ax.lines[-1].set_markevery(4)
     plots.percent_axis(ax.yaxis)
     ax.set(ylim=(-0.02, 1.02), xlim=(0, 101))
     return plots.decorate(ax, xlabel="calidad $q$")
@@ -125,21 +119,3 @@ def agreement(predicted, observed, ax, color, marker="o", label=None, size=6):
     ax.scatter(predicted, observed, s=size, color=color, marker=marker, label=label, alpha=0.8,
                linewidth=0.8 if marker == "x" else 0)
     return plots.decorate(ax)
-
-
-def steps(x, quality):
-    """Return what JPEG makes of one image (H, W, C): a list of planes, each a dict, all float.
-
-    plane (H, W), its values as they are coded, 0..255; dct and coded, (rows, columns, 8, 8): the
-    coefficients, and the integers that are kept; table (8, 8). Colour: luma and two of chroma.
-    """
-    blocks = jpeg.coefficients(x[np.newaxis])
-    basis, planes = jpeg.dct_matrix(), []
-    for values, table, centre in zip(blocks, jpeg.tables(quality)[[0, 1, 1]], (0, 128, 128)):
-        pixels = np.einsum("ui,rcuv,vs->rics", basis, values[0], basis)
-        rows, columns = values.shape[1:3]
-        coded = values[0].copy()
-        coded[..., 0, 0] -= 8 * (128 - centre)
-        planes.append({"plane": pixels.reshape(8 * rows, 8 * columns) + centre, "dct": coded,
-                       "coded": np.round(coded / table), "table": table})
-    return planes

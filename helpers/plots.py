@@ -19,17 +19,17 @@ COLORS = {
     "lenet-adv": "#00344F", "resnet-adv": "#6B2F00",  # trained adversarially: the same, darker
     "lenet-jpeg": "#7FA8C9", "resnet-jpeg": "#E8A06B",  # trained on JPEG images: the same, paler
     "fgsm": "#E69F00", "pgd": "#CC79A7", "carlini_wagner": "#009E73", "noise": "#7F7F7F",
-    "blind": "#B8A13A", "identity": "#332288", "differentiable": "#882255", "mixed": "#44AA99",  # attackers of JPEG
+    "blind": "#B8A13A", "identity": "#332288", "differentiable": "#882255",  # attackers of JPEG
     "worst": "#000000", "data": "#56B4E9", "true_class": "#222222", "other_class": "#BDBDBD",
 }
 LINES = {"lenet": "-", "resnet": "--", "lenet-adv": "-.", "resnet-adv": ":",
          "lenet-jpeg": (0, (5, 1)), "resnet-jpeg": (0, (3, 1, 1, 1)),
          "fgsm": "--", "pgd": "-", "carlini_wagner": "-.", "noise": ":",
-         "blind": ":", "identity": "--", "differentiable": "-.", "mixed": (0, (5, 1)), "worst": "-"}
+         "blind": ":", "identity": "--", "differentiable": "-.", "worst": "-"}
 MARKERS = {"lenet": "o", "resnet": "s", "lenet-adv": "p", "resnet-adv": "P",
            "lenet-jpeg": "h", "resnet-jpeg": "*",
            "fgsm": "^", "pgd": "v", "carlini_wagner": "D", "noise": "x",
-           "blind": "o", "identity": "s", "differentiable": "^", "mixed": "*", "worst": "."}
+           "blind": "o", "identity": "s", "differentiable": "^", "worst": "."}
 
 
 def style():

@@ -42,6 +42,12 @@ def with_interval(value, low, high, decimals=2):
             f"{number(100 * high, decimals)}]")
 
 
+def bracketed(value, low, high, decimals=None):
+    """Return a number and its interval, "91,3 [90,7; 91,8]"; decimals as in `number`."""
+    value, low, high = (number(v, decimals) for v in (value, low, high))
+    return f"{value} [{low};\u00a0{high}]"
+
+
 def radius(dataset, eps):
     """Return an L-infinity radius as the field writes it: "8/255" on CIFAR-10, "0,3" on MNIST."""
     if dataset != "cifar10" or eps in (0, 0.5):

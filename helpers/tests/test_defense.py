@@ -67,7 +67,7 @@ def test_draws_differ_and_repeat(short, case, attacker):
         defense.drawn(RECIPE, "all", n=N)
 
 
-def test_distances_grow_behind_jpeg_and_are_of_images_that_it_errs_on(case):
+def test_distances_are_found_where_the_network_behind_jpeg_is_right(case):
     few = defense.distances(RECIPE, 25, n=4)
     assert np.array_equal(few["answer"], few["y"]) and (few["l2"] > 0).all() and np.isfinite(few["l2"]).all()
 

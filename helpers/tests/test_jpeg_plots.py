@@ -13,7 +13,7 @@ from helpers.bench import codec
 @pytest.mark.parametrize("quality", [25, 75])
 def test_the_steps_lead_to_the_decoded_luma(name, planes, quality):
     x = datasets.load(name).x_test[3]
-    steps = jpeg_plots.steps(x, quality)
+    steps = jpeg.steps(x, quality)
     assert len(steps) == planes and all(np.array_equal(p["coded"], np.round(p["coded"])) for p in steps)
     file = io.BytesIO()
     Image.fromarray(np.round(255 * x).astype(np.uint8).squeeze()).save(file, "JPEG", quality=quality)

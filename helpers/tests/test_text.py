@@ -8,3 +8,5 @@ def test_spanish_numbers():
     assert text.number(-0.5) == "−0,500"
     assert text.percent(0.9125) == "91,25\u00a0%"
     assert text.with_interval(0.9, 0.85, 0.95, 1) == "90,0\u00a0% [85,0; 95,0]"
+    assert text.bracketed(90.25, 85, 95, decimals=1) == "90,2 [85,0;\u00a095,0]"
+    assert text.bracketed(-0.5, -1.25, 1.5) == "−0,500 [−1,250;\u00a01,500]"
