@@ -16,6 +16,17 @@ def split(y, share, seed):
     return np.flatnonzero(~mask), np.flatnonzero(mask)
 
 
+def mislabelled(y, share, seed):
+    """Return labels y, this share of them (at random) replaced by another of their classes, at random."""
+    if not share:
+        return y
+    rng, y = np.random.default_rng([seed, 3]), y.copy()
+    wrong = rng.permutation(len(y))[:round(share * len(y))]
+    classes = y.max() + 1
+    y[wrong] = (y[wrong] + rng.integers(1, classes, len(wrong))) % classes
+    return y
+
+
 def augment(x, rng, *, shift, flip):
     """Return a copy of images x, each moved by up to `shift` pixels each way and maybe mirrored."""
     if shift:

@@ -21,10 +21,32 @@ def margin(y, logits):
             - tf.reduce_max(tf.where(own > 0, logits.dtype.min, logits), axis=1))
 
 
-LOSSES = {
-    "cross_entropy": lambda y, logits: tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits),
-    "margin": lambda y, logits: -margin(y, logits),
-}
+def cross_entropy(y, logits):
+    """Return the cross-entropy of the softmax of the logits, (N,), as a tensor."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+
+
+def of_probabilities(y, logits):
+    """Return the cross-entropy as Keras takes it of probabilities, (N,): clipped to [1e-7, 1 - 1e-7].
+
+    Its gradient is zero wherever all probabilities are beyond those bounds. As an attack's loss it is a
+    mistake that is often made, and here to be shown.
+    """
+    p = tf.clip_by_value(tf.nn.softmax(logits), 1e-7, 1 - 1e-7)
+    return cross_entropy(y, tf.math.log(p))
+
+
+def tempered(y, logits):
+    """Return the cross-entropy of the logits over a temperature max(1, |F|), held constant, (N,).
+
+    So a large margin does not make its gradient vanish.
+    """
+    temperature = tf.stop_gradient(tf.maximum(tf.abs(margin(y, logits)), 1))
+    return cross_entropy(y, logits / temperature[:, None])
+
+
+LOSSES = {"cross_entropy": cross_entropy, "margin": lambda y, logits: -margin(y, logits),
+          "probabilities": of_probabilities, "tempered": tempered}
 
 
 def checked(model, x, y, loss="margin"):

@@ -154,12 +154,19 @@ def cached(name, parameters, make, *, check=None, recompute=None):
         return value
     start = time.perf_counter()
     value = make()
-    seconds = time.perf_counter() - start
-    path = MADE / (stem + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
     more = {"recompute": f"{recompute.__module__}:{recompute.__name__}"} if recompute else {}
+    return keep(name, parameters, value, time.perf_counter() - start, **more)
+
+
+def keep(name, parameters, value, seconds, **more):
+    """Write the artifact `name` of these parameters; return it as read again.
+
+    So what was computed and what will be loaded are the same value. more: further words of the record.
+    """
+    path = MADE / (_stem(name, parameters) + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
     record = write(path, lambda partial: _save(partial, value), parameters, seconds, **more)
     note(path.name, "computed", record)
-    return _read(path)  # what was computed and what will be loaded are the same value
+    return _read(path)
 
 
 def has(name, parameters):

@@ -1,5 +1,6 @@
 """Training from a recipe: deterministic, resumable, one file a network."""
 import dataclasses
+import functools
 import json
 import time
 import zipfile
@@ -11,7 +12,8 @@ from tqdm.auto import tqdm
 
 from helpers import adversarial, batches, datasets, jpeg, models, store
 
-MOMENTUM = 0.9
+OPTIMIZERS = {"sgd": functools.partial(keras.optimizers.SGD, momentum=0.9, nesterov=True),
+              "adam": keras.optimizers.Adam}
 
 
 def _require_integer(name, value, smallest):
@@ -31,7 +33,8 @@ class Recipe:
     train_size / 10 training images of each class; None, all. eps: 0, natural training; else
     adversarial training, of `nb_iter` steps in the L-infinity ball of radius eps (see adversarial.py),
     which grows from 0 during the warm-up. qualities: train on JPEG images, each of a quality drawn
-    from these; (), on the images as they are.
+    from these; (), on the images as they are. optimizer: "sgd", with Nesterov's momentum, or "adam".
+    label_noise: this share of the training labels is another class, drawn at random once for all epochs.
     """
     dataset: str
     architecture: str
@@ -50,10 +53,13 @@ class Recipe:
     eps: float = 0.0
     nb_iter: int = 1
     qualities: tuple = ()
+    optimizer: str = "sgd"
+    label_noise: float = 0.0
 
     def __post_init__(self):
         for field, allowed in {"dataset": datasets.NAMES, "architecture": tuple(models.ARCHITECTURES),
-                               "schedule": ("constant", "cosine")}.items():
+                               "schedule": ("constant", "cosine"),
+                               "optimizer": tuple(OPTIMIZERS)}.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} must be one of {', '.join(allowed)}, "
                                  f"got {getattr(self, field)!r}")
@@ -75,6 +81,8 @@ class Recipe:
         _require_integer("nb_iter", self.nb_iter, 1)
         for quality in self.qualities:
             jpeg.check_quality(quality)
+        if not 0 <= self.label_noise < 1:
+            raise ValueError(f"label_noise must be in [0, 1), got {self.label_noise!r}")
 
     @property
     def warmup(self):
@@ -91,7 +99,7 @@ class Recipe:
     def filename(self):
         """The network's file name: dataset, architecture, seed and a digest of the whole recipe."""
         return (f"network-{self.dataset}-{self.model}-seed{self.seed}-"
-                f"{store.digest(_json(self))}.keras")
+                f"{store.digest(as_json(self))}.keras")
 
 
 # The networks that ship with the project. Usual settings, fixed beforehand; the test set had no part.
@@ -174,7 +182,7 @@ def load_or_train(recipe):
     found = store.find(recipe.filename)
     if found:
         path, record = found
-        if record["parameters"] != _json(recipe):
+        if record["parameters"] != as_json(recipe):
             raise ValueError(f"{path} was trained by another recipe than its name says")
         model = _load(path)
         store.note(path.name, "loaded", record)
@@ -182,13 +190,37 @@ def load_or_train(recipe):
     return _train(recipe)
 
 
+def trajectory(recipe, epochs):
+    """Yield (epoch, model) of one run of a recipe as it passes these of its epochs, in order.
+
+    The networks are kept as those of the recipe with so many epochs, which they are, the rate being
+    constant. Trains only what is not kept, and goes on from the last finished epoch. The model is one
+    object whose weights change. Raises ValueError unless the epochs are in 1..recipe.epochs and the
+    schedule is constant.
+    """
+    epochs = sorted(set(epochs))
+    if recipe.schedule != "constant" or recipe.eps:
+        raise ValueError("a trajectory needs a constant schedule and natural training: else fewer "
+                         f"epochs are another run; got {recipe.schedule!r}, eps {recipe.eps}")
+    if not epochs or epochs[0] < 1 or epochs[-1] > recipe.epochs:
+        raise ValueError(f"epochs must be in 1..{recipe.epochs}, got {epochs}")
+    recipe = dataclasses.replace(recipe, epochs=epochs[-1])
+    passed = [dataclasses.replace(recipe, epochs=epoch) for epoch in epochs]
+    missing = [stage.epochs for stage in passed if not store.find(stage.filename)]
+    running, shown = _run(recipe, missing) if missing else iter(()), None
+    for stage in passed:
+        network = next(running) if stage.epochs in missing else load_or_train(stage)[0]
+        if shown is None:
+            shown = network
+        shown.set_weights(network.get_weights())
+        yield stage.epochs, shown
+    next(running, None)  # it clears up
+
+
 def read_network(path):
     """Return (model, recipe, record) of the trained network at `path`."""
     record = store.read_record(path)
-    fields = record["parameters"]
-    recipe = Recipe(**{**fields, "arguments": tuple(map(tuple, fields["arguments"])),
-                       "qualities": tuple(fields.get("qualities", ()))})
-    return _load(path), recipe, record
+    return _load(path), from_json(record["parameters"]), record
 
 
 class _StepBar(keras.callbacks.Callback):
@@ -205,26 +237,40 @@ class _StepBar(keras.callbacks.Callback):
 
 
 def _train(recipe):
-    (x, y), validation, test, data_digest = _data(recipe)
+    *_, model = _run(recipe, (recipe.epochs,))
+    return model, store.find(recipe.filename)[1]["history"]
+
+
+def _run(recipe, epochs):
+    """Train a recipe; yield its network, kept and loaded again, at each of these epochs."""
+    (x, y), validation, test, data_digest = images(recipe)
     steps = len(batches.Batches(x, y, recipe, 0))
     path = store.MADE / recipe.filename
     model, state = _resume(path, recipe, steps) or _start(recipe, x, steps)
     done = len(state["history"]["loss"])
-    with tqdm(total=recipe.epochs * steps, initial=done * steps, unit="batch",
-              desc=f"{recipe.architecture} {recipe.dataset}") as bar:
-        for epoch in range(done, recipe.epochs):
-            start = time.perf_counter()
-            bar.set_description(f"{recipe.architecture} {recipe.dataset} "
-                                f"epoch {epoch + 1}/{recipe.epochs}")
-            fit = _fit_adversarial if recipe.eps else _fit
-            fitted = fit(model, batches.Batches(x, y, recipe, epoch), validation, bar)
-            fitted["learning_rate"] = float(model.optimizer.learning_rate)
-            for key, values in state["history"].items():
-                values.append(round(fitted[key], 6))
-            state["seconds"] += time.perf_counter() - start
-            _save_partial(path, model, state)
+    if done > min(epochs):  # it has passed what is asked for
+        (model, state), done = _start(recipe, x, steps), 0
     subsets = {"validation": validation, "test": test}
-    return _finish(path, model, recipe, state, data_digest, subsets)
+    with tqdm(total=recipe.epochs * steps, initial=done * steps, unit="batch") as bar:
+        for epoch in range(done, recipe.epochs + 1):
+            if epoch in epochs:
+                yield _finish(model, dataclasses.replace(recipe, epochs=epoch), state, data_digest, subsets)
+            if epoch < recipe.epochs:
+                bar.set_description(f"{recipe.architecture} {recipe.dataset} "
+                                    f"epoch {epoch + 1}/{recipe.epochs}")
+                _train_epoch(model, batches.Batches(x, y, recipe, epoch), validation, state, bar)
+                _save_partial(path, model, state)
+    for partial in _partial_paths(path):
+        partial.unlink(missing_ok=True)
+
+
+def _train_epoch(model, epoch, validation, state, bar):
+    start = time.perf_counter()
+    fitted = (_fit_adversarial if epoch.recipe.eps else _fit)(model, epoch, validation, bar)
+    fitted["learning_rate"] = float(model.optimizer.learning_rate)
+    for key, values in state["history"].items():
+        values.append(round(fitted[key], 6))
+    state["seconds"] += time.perf_counter() - start
 
 
 def _fit(model, epoch, validation, bar):
@@ -271,12 +317,15 @@ def _optimizer(recipe, steps):
         start, target = (0.0, rate) if warmup else (rate, None)
         rate = keras.optimizers.schedules.CosineDecay(start, decay, alpha=0.0, warmup_target=target,
                                                       warmup_steps=warmup)
-    return keras.optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True,
-                                weight_decay=recipe.weight_decay or None)
+    return OPTIMIZERS[recipe.optimizer](rate, weight_decay=recipe.weight_decay or None)
 
 
-def _data(recipe):
-    """Return the training, validation and test images and labels, and the digest of the first two."""
+def images(recipe):
+    """Return what a recipe trains on: ((x, y) training, (x, y) validation, (x, y) test, digest).
+
+    Training labels are those told, wrong ones among them; the digest is of training and validation
+    images. Raises ValueError where there are fewer images than the recipe needs.
+    """
     data = datasets.load(recipe.dataset)
     available = len(data.x_train)
     if recipe.train_size is None and not data.complete:
@@ -291,8 +340,8 @@ def _data(recipe):
     x, y = data.x_train[used], data.y_train[used]
     train, validation = batches.split(y, recipe.validation_share, recipe.seed)
     digest = datasets.array_sha256(x)
-    test = data.x_test, data.y_test
-    return (x[train], y[train]), (x[validation], y[validation]), test, digest
+    told = batches.mislabelled(y[train], recipe.label_noise, recipe.seed)
+    return (x[train], told), (x[validation], y[validation]), (data.x_test, data.y_test), digest
 
 
 def _partial_paths(path):
@@ -331,26 +380,36 @@ def _load(path, compiled=False):
                          "Delete it to have it made again.") from error
 
 
-def _finish(path, model, recipe, state, data_digest, subsets):
-    model.optimizer = None  # a finished network needs no momenta: half the size
+def _finish(model, recipe, state, data_digest, subsets):
+    """Keep the network as it is now; return it as loaded."""
+    path, optimizer = store.MADE / recipe.filename, model.optimizer
     accuracies = {}
     for name, (x, y) in subsets.items():
         correct = np.argmax(model.predict(x, batch_size=500, verbose=0), axis=1) == y
         accuracies[name] = {"n": len(y), "correct": int(correct.sum()),
                             "correct_of_first_2000": int(correct[:2000].sum())}
-    record = store.write(path, model.save, _json(recipe), state["seconds"],
+    model.optimizer = None  # a finished network needs no momenta: half the size
+    record = store.write(path, model.save, as_json(recipe), state["seconds"],
                          history=state["history"], accuracies=accuracies, data_sha256=data_digest)
-    for partial in _partial_paths(path):
-        partial.unlink(missing_ok=True)
+    model.optimizer = optimizer
     store.note(path.name, "computed", record)
-    return _load(path), state["history"]
+    return _load(path)
 
 
-def _json(recipe):
+def from_json(fields):
+    """Return the recipe of which `as_json` made these fields."""
+    return Recipe(**{**fields, "arguments": tuple(map(tuple, fields["arguments"])),
+                     "qualities": tuple(fields.get("qualities", ()))})
+
+
+def as_json(recipe):
     """Return the recipe as JSON, without the fields of the kinds of training that it is not."""
     fields = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if not recipe.eps:
         del fields["eps"], fields["nb_iter"]
     if not recipe.qualities:
         del fields["qualities"]
+    for name in ("optimizer", "label_noise"):
+        if fields[name] == getattr(Recipe, name):
+            del fields[name]
     return fields

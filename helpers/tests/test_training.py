@@ -56,7 +56,7 @@ def test_a_finished_network_is_loaded_not_trained(made, monkeypatch):
     second, again = training.load_or_train(SMALL)
     assert _same(first, second) and again == history
     record = store.read_record(made / SMALL.filename)
-    assert record["parameters"] == training._json(SMALL)
+    assert record["parameters"] == training.as_json(SMALL)
     assert record["accuracies"]["test"]["n"] == 10000
     assert {"history", "seconds", "versions", "data_sha256", "sha256"} <= record.keys()
     model, recipe, _ = training.read_network(made / SMALL.filename)
@@ -83,13 +83,14 @@ def test_every_field_of_a_recipe_changes_the_name():
     other = {"dataset": "cifar10", "architecture": "resnet", "arguments": (("width", 2.0),),
              "epochs": 9, "batch_size": 64, "learning_rate": 0.01, "schedule": "constant",
              "warmup_epochs": 0, "shift": 3, "flip": False, "weight_decay": 0.1,
-             "validation_share": 0.1, "train_size": 400, "seed": 1, "eps": 0.1, "nb_iter": 2, "qualities": (50,)}
+             "validation_share": 0.1, "train_size": 400, "seed": 1, "eps": 0.1, "nb_iter": 2, "qualities": (50,),
+             "optimizer": "adam", "label_noise": 0.1}
     assert other.keys() == {field.name for field in dataclasses.fields(Recipe)}
     plain, robust = SMALL, dataclasses.replace(SMALL, eps=0.2)  # nb_iter is of adversarial training
     names = {dataclasses.replace(robust if key == "nb_iter" else plain, **{key: value}).filename
              for key, value in other.items()}
     assert len(names | {plain.filename, robust.filename}) == len(other) + 2
-    assert not {"eps", "nb_iter", "qualities"} & training._json(plain).keys()
+    assert not {"eps", "nb_iter", "qualities"} & training.as_json(plain).keys()
 
 
 def test_training_on_jpeg_images_shows_jpeg_images(made):
@@ -204,3 +205,75 @@ def test_shipped_networks_are_as_good_as_promised(key):
     correct = evaluation.predict(model, data.x_test[:500]).argmax(1) == data.y_test[:500]
     low, high = evaluation.interval(correct.sum(), 500)
     assert low - 0.01 <= test["correct"] / 10000 <= high + 0.01
+
+
+PLAIN = Recipe("mnist", "lenet", epochs=4, train_size=300, optimizer="adam", learning_rate=1e-3,
+               schedule="constant", label_noise=0.2)
+
+
+def test_a_trajectory_passes_the_networks_of_shorter_recipes(made, monkeypatch):
+    shorter = dataclasses.replace(PLAIN, epochs=2)
+    alone, _ = training.load_or_train(shorter)
+    for path in made.iterdir():
+        path.unlink()
+    passed = {epoch: model.get_weights() for epoch, model in training.trajectory(PLAIN, [4, 2])}
+    assert list(passed) == [2, 4]
+    assert all(np.array_equal(a, b) for a, b in zip(passed[2], alone.get_weights(), strict=True))
+    names = {path.name for path in made.iterdir()}
+    assert names == {name + end for name in (shorter.filename, PLAIN.filename) for end in ("", ".json")}
+    monkeypatch.setattr(training, "_run", None)  # now nothing is trained
+    again = {epoch: model.get_weights() for epoch, model in training.trajectory(PLAIN, [2, 4])}
+    assert all(np.array_equal(a, b) for epoch in (2, 4) for a, b in zip(passed[epoch], again[epoch], strict=True))
+
+
+def test_a_trajectory_goes_on_where_it_was_left(made, monkeypatch):
+    whole = [model.get_weights() for _, model in training.trajectory(PLAIN, [1, 3, 4])]
+    for path in made.iterdir():
+        path.unlink()
+    for epoch, _ in training.trajectory(PLAIN, [1, 3, 4]):
+        if epoch == 3:
+            break
+    assert sum("partial" in path.name for path in made.iterdir()) == 2
+    trained, train = [], training._train_epoch
+    monkeypatch.setattr(training, "_train_epoch", lambda model, epoch, *more: (
+        trained.append(epoch.epoch), train(model, epoch, *more)))
+    again = [(epoch, model.get_weights()) for epoch, model in training.trajectory(PLAIN, [1, 3, 4])]
+    assert [epoch for epoch, _ in again] == [1, 3, 4] and trained == [3]  # the fourth epoch alone
+    for old, (_, new) in zip(whole, again, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(old, new, strict=True))
+
+
+@pytest.mark.parametrize("more, epochs, message", [
+    ({}, [0], r"epochs must be in 1\.\.4, got \[0\]"), ({}, [5], r"epochs must be in 1\.\.4"), ({}, [], "epochs must"),
+    ({"schedule": "cosine"}, [1], "constant schedule"), ({"eps": 0.1}, [1], "natural training")])
+def test_a_trajectory_that_is_none_is_refused(more, epochs, message):
+    with pytest.raises(ValueError, match=message):
+        next(training.trajectory(dataclasses.replace(PLAIN, **more), epochs))
+
+
+def test_wrong_labels_are_as_many_as_asked_for_and_other_ones():
+    (x, told), (_, held), (_, test), _ = training.images(PLAIN)
+    (same, true), (_, held_true), (_, test_true), _ = training.images(dataclasses.replace(PLAIN, label_noise=0.0))
+    assert np.array_equal(x, same)
+    assert np.sum(told != true) == round(0.2 * len(true)) and set(told) == set(range(10))
+    assert np.array_equal(held, held_true) and np.array_equal(test, test_true)  # what is measured is right
+    assert np.array_equal(told, training.images(PLAIN)[0][1])
+    other = training.images(dataclasses.replace(PLAIN, seed=1))[0][1]
+    assert not np.array_equal(np.flatnonzero(told != true)[:20], np.flatnonzero(other != true)[:20])
+    moved = (told - true)[told != true] % 10
+    assert (np.bincount(moved, minlength=10)[1:] > 0).all()
+
+
+@pytest.mark.parametrize("more, message", [
+    ({"optimizer": "rprop"}, "optimizer must be one of sgd, adam, got 'rprop'"),
+    ({"label_noise": 1.0}, r"label_noise must be in \[0, 1\), got 1.0"),
+    ({"label_noise": -0.1}, "label_noise must be")])
+def test_bad_optimizers_and_noise(more, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(PLAIN, **more)
+
+
+def test_a_recipe_survives_json():
+    for recipe in (PLAIN, *training.RECIPES.values(), *training.VACCINATED.values()):
+        assert training.from_json(training.as_json(recipe)) == recipe
+    assert not {"optimizer", "label_noise"} & training.as_json(SMALL).keys()  # names of what ships stay

@@ -1,0 +1,177 @@
+"""Over-fitting and over-parameterisation: the networks of the study, and what is measured on each.
+
+LeNet-5 on MNIST, trained as plainly as can be: Adam at a constant rate, no augmentation, no decay. One
+arm learns the true labels, another learns NOISE of them wrong. A run is measured as it passes EPOCHS;
+networks of other depths and widths after SHORT epochs.
+"""
+import sys
+
+import numpy as np
+from scipy.special import log_softmax
+
+from helpers import attacks, datasets, evaluation, float64, gradients, robustness, store, sweeps, training
+
+EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200)
+SHORT = 10
+LAYERS = (0, 2, 4, 6, 8, 10)
+WIDTHS = (0.5, 1.0, 2.0, 4.0)
+NOISE = 0.2
+EPS = (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # L-infinity; of PGD too
+FAR = (0.4, 0.5, 0.6, 0.8, 1.0)                   # as far as the draft went; of FGSM only
+FGSM = ("probabilities", "cross_entropy", "tempered", "margin")  # its losses; float64 besides
+SEARCHES = (*FGSM, "float64", "pgd_margin")
+PROFILE = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)  # L2 steps along the gradient
+QUANTILES = (5, 25, 50, 75, 95)
+AXES = {"epochs": EPOCHS, "layers": LAYERS, "width": WIDTHS}
+SEEDS = 10
+N = 1000          # test images under attack
+N_DISTANCE = 100  # of Carlini & Wagner
+TRAIN = 10_000  # training images on which loss and accuracy are measured
+
+
+def recipe(seed, *, epochs=SHORT, extra_layers=0, width=1.0, label_noise=0.0, train_size=None):
+    """Return the recipe of one network of the study."""
+    arguments = tuple((name, value) for name, value, usual in
+                      (("extra_layers", extra_layers, 0), ("width", width, 1.0)) if value != usual)
+    return training.Recipe("mnist", "lenet", arguments, epochs=epochs, learning_rate=1e-3,
+                           schedule="constant", optimizer="adam", label_noise=label_noise,
+                           train_size=train_size, seed=seed)
+
+
+def measure(recipe, epochs, n, n_distance):
+    """Return what one run is worth as it passes each of K epochs: a dict of arrays.
+
+    recipe: as JSON (training.as_json). n: test images under attack; n_distance: those whose least
+    distance is searched by Carlini & Wagner. Arrays:
+    epoch (K,); parameters (); train_loss, train_accuracy (on the labels that it was told),
+    test_loss, test_accuracy (K,); train_margin, test_margin (K, 5), QUANTILES of the margin;
+    right (K, 6, E, n): whether image i is still right under each of SEARCHES at each radius of EPS +
+    FAR (PGD: beyond EPS as at its last); zero (K, 2, n): whether the gradient of the cross-entropy of
+    logits and of probabilities is exactly zero; l2 (K, n_distance): the least distance, 0 where
+    misclassified, inf where none was found; profile (K, 2, P, n_distance): margin and cross-entropy
+    after PROFILE steps along the gradient that lowers the margin; slope (K, 2, n_distance): the L1 and L2 norm
+    of the margin's gradient.
+    """
+    recipe = training.from_json(recipe)
+    parts = []
+    for epoch, model in training.trajectory(recipe, epochs):
+        parts.append({"epoch": epoch, "parameters": model.count_params(), **_fit(recipe, model),
+                      **_attacked(model, n), **_near(model, n_distance)})
+    return {name: np.array([part[name] for part in parts]) for name in parts[0]}
+
+
+def study(axis, *, label_noise=0.0, seeds=range(SEEDS), values=None, epochs=SHORT, n=N, n_distance=N_DISTANCE,
+          train_size=None, scheduler=None, workers=None):
+    """Return what the networks along an axis of the study are worth: the arrays of `measure`, (V, S, ...).
+
+    axis: "epochs", checkpoints of the same runs; or "layers", "width", networks of their own after
+    `epochs` epochs. values: V of them, in order; None, those of AXES. S seeds. Kept as an artifact, and
+    each run by itself, so that an interrupted study goes on (sweeps.run, whose arguments the last two
+    are). Besides: value (V,), seed (S,).
+    """
+    values, seeds = AXES[_checked(axis)] if values is None else tuple(values), list(seeds)
+    jobs = {}
+    for seed in seeds:
+        for value in values:
+            more = {"epochs": max(values)} if axis == "epochs" else {
+                "epochs": epochs, "extra_layers" if axis == "layers" else "width": value}
+            one = recipe(seed, label_noise=label_noise, train_size=train_size, **more)
+            passed = values if axis == "epochs" else (epochs,)
+            jobs[seed, value] = sweeps.Job("overfitting_run", measure, {
+                "recipe": training.as_json(one), "epochs": list(passed), "n": n, "n_distance": n_distance})
+
+    def make():
+        runs = dict(zip(jobs, sweeps.run(jobs.values(), scheduler=scheduler, workers=workers)))
+        at = lambda value: values.index(value) if axis == "epochs" else 0
+        found = {name: np.stack([np.stack([runs[seed, value][name][at(value)] for seed in seeds])
+                                 for value in values]) for name in runs[seeds[0], values[0]]}
+        return found | {"value": np.array(values), "seed": np.array(seeds)}
+
+    return store.cached("overfitting", {"axis": axis, "values": list(values), "seeds": seeds,
+                                        "runs": [job.parameters for job in jobs.values()]}, make)
+
+
+def _fit(recipe, model):
+    """Return losses, accuracies and margins on training images, with the labels told, and test images."""
+    (x, y), _, test, _ = training.images(recipe)
+    result = {}
+    for name, (x, y) in {"train": (x[:TRAIN], y[:TRAIN]), "test": test}.items():
+        logits = gradients.logits(model, x).astype(np.float64)
+        result |= {f"{name}_loss": _cross_entropy(logits, y).mean(),
+                   f"{name}_accuracy": np.mean(logits.argmax(axis=1) == y),
+                   f"{name}_margin": np.percentile(evaluation.margins(logits, y), QUANTILES)}
+    return result
+
+
+def _attacked(model, n):
+    """Return which of the first n test images survive which search at which radius."""
+    data = datasets.load("mnist")
+    x, y = data.x_test[:n], data.y_test[:n]
+    radii = EPS + FAR
+
+    def right(images):
+        return gradients.logits(model, images).argmax(axis=1) == y
+
+    found = {loss: [right(images) for images in attacks.fgsm(model, x, y, eps=radii, loss=loss)]
+             for loss in FGSM}
+    wide = float64.copy(model)
+    found["float64"] = [right(float64.fgsm(wide, x, y, eps=eps)) for eps in radii]
+
+    def hit(rows, eps):
+        return gradients.logits(model, robustness.attacked(model, x[rows], y[rows], "pgd_margin", eps=eps)
+                                if eps else x[rows]).argmax(axis=1)
+    pgd = robustness.nested(hit, EPS, y) == y
+    found["pgd_margin"] = [*pgd, *[pgd[-1]] * len(FAR)]
+    zero = [_zero(model, x, y, loss) for loss in ("cross_entropy", "probabilities")]
+    return {"right": [found[search] for search in SEARCHES], "zero": zero}
+
+
+def _zero(model, x, y, loss):
+    gradient = gradients.function(model, loss)
+    return np.concatenate([~np.any(gradient(images, labels)[1].numpy()[:rows.stop - rows.start], axis=(1, 2, 3))
+                           for rows, images, labels in gradients.batches(256, x, y)])
+
+
+def _near(model, n):
+    """Return the least distance of the first n test images, and the landscape along the gradient."""
+    data = datasets.load("mnist")
+    x, y = data.x_test[:n], data.y_test[:n]
+    right = gradients.logits(model, x).argmax(axis=1) == y
+    l2 = np.zeros(len(x), np.float32)
+    if right.any():
+        l2[right] = attacks.l2(attacks.carlini_wagner(model, x[right], y[right]) - x[right])
+        l2[right & (l2 == 0)] = np.inf
+    gradient = gradients.function(model, "margin")  # its loss is -F
+    g = np.concatenate([gradient(images, labels)[1].numpy()[:rows.stop - rows.start]
+                        for rows, images, labels in gradients.batches(256, x, y)])
+    size = attacks.l2(g)
+    u = g / np.maximum(size, np.finfo(np.float32).tiny).reshape(-1, 1, 1, 1)
+    logits = [gradients.logits(model, x + np.float32(t) * u).astype(np.float64) for t in PROFILE]
+    return {"l2": l2, "slope": [np.abs(g).sum(axis=(1, 2, 3)), size],
+            "profile": np.float32([[evaluation.margins(z, y) for z in logits],
+                                   [_cross_entropy(z, y) for z in logits]])}
+
+
+def _cross_entropy(logits, y):
+    return -log_softmax(logits, axis=1)[np.arange(len(y)), y]
+
+
+def _checked(axis):
+    if axis not in AXES:
+        raise ValueError(f"axis must be one of {', '.join(AXES)}, got {axis!r}")
+    return axis
+
+
+def main():
+    """Run the whole study: `make sweep`. SCHEDULER, WORKERS from the environment, as in sweeps.py."""
+    for label_noise in (0.0, NOISE):
+        for axis in AXES:
+            print(f"axis {axis}, label noise {label_noise}", flush=True)
+            study(axis, label_noise=label_noise, **sweeps.where())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"make sweep: {error}")
