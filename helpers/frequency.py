@@ -96,8 +96,9 @@ def describing_function(model, x, y, *, amplitudes, frequencies=None, phases=PHA
 
     N(A, k) = 2/(M A) Σ over the M phases of [F(clip(x + A φ)) - F(x)] e^{iθ}, as in the theory of
     non-linear control (Gelb & Vander Velde 1968). Arguments as in `respond`; margins: what that
-    returned, not to be computed again. Where no pixel is at 0 or 1, N tends to √2 G with A -> 0; a pixel
-    that is there follows half of the wave only, so that its gradient counts half (`one_sided`).
+    returned, not to be computed again. With A -> 0, N tends to √2 G where F has a derivative and no pixel
+    is at 0 or 1; a pixel that is there follows half of the wave only, so that its gradient counts half
+    (`one_sided`).
     """
     x, y = gradients.checked(model, x, y)
     amplitudes, frequencies = _checked(x, amplitudes, frequencies, phases, plane)

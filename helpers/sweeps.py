@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import dask
 import papermill
 import yaml
 from distributed import Client, LocalCluster, as_completed
@@ -167,11 +168,11 @@ def _client(scheduler, workers, threads, jobs):
         with client:
             yield client
         return
-    number = min(jobs, workers or local_workers(threads))
-    quiet = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    own = {name: str(threads) for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
-    with LocalCluster(n_workers=number, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-                      env=quiet | own | {"TF_NUM_INTEROP_THREADS": "1"}, silence_logs="ERROR") as cluster, \
+    environment = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTEROP_THREADS": "1",
+                   "TF_NUM_INTRAOP_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), \
+            LocalCluster(n_workers=min(jobs, workers or local_workers(threads)), threads_per_worker=1,
+                         processes=True, dashboard_address="127.0.0.1:0", silence_logs="ERROR") as cluster, \
             Client(cluster, set_as_default=False) as client:
         yield client
 

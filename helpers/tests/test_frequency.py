@@ -159,18 +159,23 @@ def test_the_describing_function_is_the_gain_of_a_linear_model(channels, plane):
 
 
 def test_small_waves_see_the_gradient_and_half_of_it_at_the_border_of_the_box(lenet):
+    """Of images with a little noise: on flat ones max pooling has ties, and no derivative."""
     data = datasets.load("mnist")
-    half, y = frequency.half_plane(28)[::17], data.y_test[:3]
+    half, y = frequency.half_plane(28)[::7], data.y_test[:8]
     u, v = half[:, 0] % 28, half[:, 1] % 28
-    for x in (0.25 + 0.5 * data.x_test[:3], data.x_test[:3]):  # away from it, and on it
-        found = frequency.describing_function(lenet, x, y, amplitudes=[0.02], frequencies=half, phases=16)
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (8, 28, 28, 1))
+    inside, clipped = 0.25 + 0.5 * data.x_test[:8] + noise, np.clip(data.x_test[:8] + noise, 0, 1)
+    for x in (inside.astype(np.float32), clipped.astype(np.float32)):
         response = frequency.gain(lenet, x, y)
         expected = frequency.one_sided(response, x)[:, 0][:, u, v]
-        size = np.sqrt(np.square(np.abs(expected)).mean())
-        error = np.sqrt(np.square(np.abs(found.gain[:, 0] - expected)).mean())
-        assert error < 0.05 * size, (error, size)
-        if x.min() > 0:
-            np.testing.assert_allclose(expected, np.sqrt(2) * response.G[:, 0][:, u, v], rtol=1e-4, atol=1e-5)
+        errors = []
+        for amplitude in (0.1, 0.003):
+            found = frequency.describing_function(lenet, x, y, amplitudes=[amplitude], frequencies=half, phases=16)
+            error = np.square(np.abs(found.gain[:, 0] - expected)).mean() / np.square(np.abs(expected)).mean()
+            errors.append(np.sqrt(error))
+        assert errors[1] < 0.03 and errors[1] < errors[0] / 3, errors
+        G = np.sqrt(2) * response.G[:, 0][:, u, v]
+        assert np.allclose(expected, G, atol=1e-5) == (x.min() > 0)  # of pixels at 0 the half is missing
 
 
 def test_respond_adds_the_very_wave_and_clips():
@@ -195,7 +200,7 @@ def test_harmonics_and_bias_of_a_square():
 
     def model(x):
         s = tf.reduce_sum((x - 0.5) * wave, axis=(1, 2, 3))
-        return tf.stack([1 + s + s**2, tf.zeros_like(s)], axis=1)
+        return tf.stack([1 + s + s**2, tf.zeros_like(s)], axis=1) + 3
     x = np.full((1, 8, 8, 1), 0.5, np.float32)
     found = frequency.describing_function(model, x, np.array([0]), amplitudes=[0.5], frequencies=[(1, 2), (2, 1)])
     np.testing.assert_allclose(found.gain[0, 0], [1, 0], atol=1e-4)
@@ -206,7 +211,7 @@ def test_harmonics_and_bias_of_a_square():
 def test_error_maps_count_phases(lenet):
     data = datasets.load("mnist")
     x, y = data.x_test[:6], data.y_test[:6]
-    ask = {"amplitudes": [1.0, 6.0], "frequencies": frequency.half_plane(28)[20:60:9]}
+    ask = {"amplitudes": [1.0, 6.0], "frequencies": [(1, 1), (2, 0), (3, 3), (2, -3), (9, 9)]}
     mean, worst = frequency.error_map(lenet, x, y, **ask)
     margins = frequency.respond(lenet, x, y, **ask)
     np.testing.assert_array_equal(mean, (margins <= 0).mean(axis=-1))
@@ -230,7 +235,7 @@ def test_the_minimal_norm_of_a_linear_model_is_margin_over_gain():
             G = np.abs(response.G[:, 0][:, half[:, 0] % 8, half[:, 1] % 8])
             exact = response.margin[:, None] / np.where(own, 1, np.sqrt(2)) / G
             inside = exact < 2.0  # there no pixel is clipped
-            assert inside.sum() > 40
+            assert inside.sum() > 20
             np.testing.assert_allclose(found[inside], exact[inside], rtol=1 / np.cos(np.pi / 32) - 1 + 1e-3)
 
 
@@ -269,7 +274,7 @@ def test_the_gain_of_a_stage_is_that_of_its_derivative():
     """Of a dense layer h = W x the derivative is W: ||W e_k|| / ||h||, exactly."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(name="flat"),
-                              keras.layers.Dense(5, use_bias=False, name="dense"), keras.layers.Dense(3)])
+                              keras.layers.Dense(5, use_bias=False, name="dense"), keras.layers.Dense(3, name="logits")])
     x = _images(2, 8, 1)
     W = model.get_layer("dense").kernel.numpy()
     found = frequency.stage_gain(model, x, "dense", draws=400)
