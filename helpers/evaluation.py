@@ -151,11 +151,14 @@ def calibration_error(logits, y, bins=15):
 
 
 def bootstrap(statistic, *arrays, repeats=1000, seed=0):
-    """Return the 95 % percentile interval (low, high) of statistic(*arrays), resampling images."""
+    """Return the 95 % percentile interval (low, high) of statistic(*arrays), resampling images.
+
+    statistic: returns a number, or an array, of whose entries each has its interval.
+    """
     rng = np.random.default_rng(seed)
     n = len(arrays[0])
     values = []
     for _ in range(repeats):
         chosen = rng.integers(0, n, n)
         values.append(statistic(*(array[chosen] for array in arrays)))
-    return tuple(np.percentile(values, [2.5, 97.5]))
+    return tuple(np.percentile(values, [2.5, 97.5], axis=0))

@@ -18,7 +18,7 @@ from helpers import attacks, gradients
 from helpers.jpeg_gain import harmonic_matrix  # noqa: F401 (one place for all that the project measures)
 from helpers.spectra import (  # noqa: F401
     OPPONENT, PLANES, checked_frequencies, checked_plane, decibels, fourier_basis, half_plane,
-    radial_frequency, radial_profile, transform, whole_plane)
+    radial_frequency, radial_profile, ring_of, transform, whole_plane)
 
 PHASES = 8  # the fewest that tell the fundamental from the harmonics up to the fourth
 
@@ -74,6 +74,28 @@ def relative_phase(response, plane=0):
     size = np.abs(product)
     mean = np.divide(product, size, out=np.zeros_like(product), where=size > 0).mean(axis=0)
     return np.angle(mean), np.abs(mean)
+
+
+def ring_phase(response, plane=0, bins=10):
+    """Return (frequency, phase, resultant, significant), (R,) each: the relative phase in rings.
+
+    The circular mean over the images and over the half plane (u >= 0) of each ring. An image is one
+    observation, the mean over its ring; significant: the mean of them differs from 0 at 5 % (χ² of two
+    degrees of freedom).
+    """
+    size = response.X.shape[-1]
+    u, v = half_plane(size).T
+    product = (response.G[:, plane] * response.X[:, plane].conj())[:, u % size, v % size]
+    unit = np.divide(product, np.abs(product), out=np.zeros_like(product), where=product != 0)
+    radius = np.hypot(u, v) / size
+    ring = ring_of(radius, size, bins)
+    rings = [ring == number for number in np.unique(ring)]
+    one = np.stack([unit[:, inside].mean(axis=1) for inside in rings], axis=1)  # (N, R)
+    mean = one.mean(axis=0)
+    along = (one * np.exp(-1j * np.angle(mean))).real
+    error = along.std(axis=0, ddof=1) / np.sqrt(len(one))
+    return (np.array([radius[inside].mean() for inside in rings]), np.angle(mean), np.abs(mean),
+            np.abs(mean) > np.sqrt(5.99) * error)
 
 
 def respond(model, x, y, *, amplitudes, frequencies=None, phases=PHASES, plane=0, batch_size=512):

@@ -15,7 +15,7 @@ def check(namespace, **allowed):
     Call it as `parameters.check(globals(), seed=range(1000), ...)` in the cell after the
     parameters, with every parameter of the notebook. What a value may be: a list of choices, each
     a value or again one of these; a range of integers; a tuple (low, high) of real numbers, ends
-    included. Unknown are the names that papermill injected and that are not in `allowed`; those of
+    included; a type, any value of it. Unknown are the names that papermill injected and that are not in `allowed`; those of
     a whole profile (notebooks/smoke.yaml, say) are let through, since all notebooks share it.
     """
     injected = _injected(namespace.get("In", []))
@@ -60,6 +60,8 @@ def _of_profile(name, injected):
 def _fits(value, what):
     if isinstance(what, list):
         return any(_fits(value, choice) for choice in what)
+    if isinstance(what, type):
+        return type(value) is what
     if isinstance(what, range):
         return type(value) is int and value in what
     if isinstance(what, tuple):
@@ -71,6 +73,8 @@ def _fits(value, what):
 def _describe(what):
     if isinstance(what, list):
         return " or ".join(_describe(choice) for choice in what)
+    if isinstance(what, type):
+        return {"str": "a text"}.get(what.__name__, what.__name__)
     if isinstance(what, range):
         return f"an integer in {what.start}..{what.stop - 1}"
     if isinstance(what, tuple):

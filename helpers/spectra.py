@@ -52,6 +52,27 @@ def half_plane(size):
                      if (u, v) != (0, 0) and _first(u, v, size)])
 
 
+def ring_sample(size, per_ring=5, bins=10):
+    """Return up to `per_ring` frequencies of the half plane in each ring of `radial_profile`: (K, 2), (K,).
+
+    In each spread evenly over the directions; with them, the number of their ring.
+    """
+    half = half_plane(size)
+    ring = ring_of(np.hypot(*half.T) / size, size, bins)
+    chosen = []
+    for number in np.unique(ring):
+        members = np.flatnonzero(ring == number)
+        members = members[np.argsort(np.arctan2(*half[members].T), kind="stable")]
+        chosen.append(members[np.linspace(0, len(members) - 1, min(per_ring, len(members))).round().astype(int)])
+    chosen = np.concatenate(chosen)
+    return half[chosen], ring[chosen]
+
+
+def ring_of(radius, size, bins=10):
+    """Return the ring, of geometric width, that each radial frequency lies in; zero lies in none, -1."""
+    return np.digitize(radius, np.geomspace(0.999 / size, 1.001 * np.sqrt(0.5), bins + 1)) - 1
+
+
 def whole_plane(values, frequencies, size, conjugate=False):
     """Return values (..., K) at frequencies (K, 2) as a plane (..., size, size), zero in the middle.
 
@@ -71,9 +92,8 @@ def radial_profile(values, bins=10):
     bins, (R,), R <= bins, since rings without any are left out; profile: (..., R).
     """
     radius = radial_frequency(*values.shape[-2:]).ravel()
-    edges = np.geomspace(0.999 / max(values.shape[-2:]), 1.001 * np.sqrt(0.5), bins + 1)
-    which = np.digitize(radius, edges)
-    rings = [np.flatnonzero(which == ring) for ring in range(1, bins + 1)]
+    which = ring_of(radius, max(values.shape[-2:]), bins)
+    rings = [np.flatnonzero(which == ring) for ring in range(bins)]
     rings = [ring for ring in rings if len(ring)]
     flat = values.reshape(*values.shape[:-2], -1)
     return (np.array([radius[ring].mean() for ring in rings]),

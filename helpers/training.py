@@ -5,6 +5,7 @@ import json
 import time
 import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -221,6 +222,22 @@ def read_network(path):
     """Return (model, recipe, record) of the trained network at `path`."""
     record = store.read_record(path)
     return _load(path), from_json(record["parameters"]), record
+
+
+def read_checkpoint(path):
+    """Return (model, dataset) of a network saved by Keras, not necessarily by this project.
+
+    The data set is that whose images the network takes. Raises ValueError where the file is not there, is
+    damaged, needs code of its own, or takes no images of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no network at {path}: give the path of a .keras file")
+    model = _load(path)
+    for name in datasets.NAMES:
+        if tuple(model.input_shape[1:]) == datasets.load(name).x_test.shape[1:]:
+            return model, name
+    raise ValueError(f"{path} takes images of shape {model.input_shape[1:]}: those of no data set here")
 
 
 class _StepBar(keras.callbacks.Callback):

@@ -1,0 +1,122 @@
+"""What the networks answer to waves, alone and behind JPEG, kept as artifacts and proved on loading."""
+import numpy as np
+
+from helpers import datasets, frequency, gradients, jpeg, spectra, store, training
+
+AMPLITUDES = {"mnist": (0.5, 1.0, 2.0, 4.0, 8.0), "cifar10": (0.25, 0.5, 1.0, 2.0, 4.0)}  # L2
+HIGH = {"mnist": 28.0, "cifar10": 16.0}  # amplitudes up to which the least is searched
+QUALITIES = (10, 50, 90)
+
+
+def waves(recipe, *, n, quality=0, every=False):
+    """Return how the margin of a recipe's network answers to waves of luminance: a dict of arrays.
+
+    On the first n test images, which the network need not have right. quality: of JPEG in front of it,
+    the real codec; 0, none. every: all the frequencies of the half plane, instead of the sample of each
+    ring. Arrays: frequency (K, 2), ring (K,), amplitude (A,), margin (N,), without a wave; gain, complex,
+    bias and distortion (N, A, K), as in frequency.Describing; wrong (N, A, K), at how many of the 8 phases
+    the image is misclassified.
+    """
+    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    x, y, size = data.x_test[:n], data.y_test[:n], data.x_test.shape[1]
+    front = behind(model, quality)
+    waves, ring = frequency_sample(size, every)
+    amplitudes = AMPLITUDES[recipe.dataset]
+
+    def make():
+        margins = frequency.respond(front, x, y, amplitudes=amplitudes, frequencies=waves)
+        found = frequency.describing_function(front, x, y, amplitudes=amplitudes, frequencies=waves,
+                                              margins=margins)
+        return {"frequency": waves, "ring": ring, "amplitude": np.array(amplitudes),
+                "margin": _margin(front, x, y), "gain": found.gain.astype(np.complex64),
+                "bias": found.bias.astype(np.float16), "distortion": found.distortion.astype(np.float16),
+                "wrong": (margins <= 0).sum(axis=-1).astype(np.uint8)}
+
+    def check(kept):
+        rng = np.random.default_rng()
+        i, a, k = (rng.integers(size) for size in kept["gain"].shape)
+        again = frequency.describing_function(front, x[i:i + 1], y[i:i + 1], amplitudes=amplitudes[a:a + 1],
+                                              frequencies=waves[k:k + 1]).gain[0, 0, 0]
+        _prove(np.allclose(kept["margin"], _margin(front, x, y), rtol=1e-3, atol=1e-2)
+               and abs(again - kept["gain"][i, a, k]) < 1e-2 * (1 + abs(again)), "answers to waves", recipe)
+
+    return store.cached("waves", _parameters(recipe, x) | {
+        "quality": quality, "frequencies": waves.tolist(), "amplitudes": list(amplitudes),
+        "phases": frequency.PHASES}, make, check=check)
+
+
+def errors(recipe, *, n, amplitude):
+    """Return at how many of the 8 phases each wave of this amplitude has an image misclassified.
+
+    dict: frequency (K, 2), the whole half plane; wrong (N, K).
+    """
+    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    x, y = data.x_test[:n], data.y_test[:n]
+    waves, _ = frequency_sample(x.shape[1], True)
+
+    def count(i, waves):
+        margins = frequency.respond(model, x[i], y[i], amplitudes=[amplitude], frequencies=waves)
+        return (margins <= 0).sum(axis=-1).astype(np.uint8)[:, 0]
+
+    def check(kept):
+        i, k = (np.random.default_rng().integers(size) for size in kept["wrong"].shape)
+        again = count(slice(i, i + 1), waves[k:k + 1])[0, 0]
+        _prove(abs(int(kept["wrong"][i, k]) - int(again)) <= 1, "errors under waves", recipe)
+
+    return store.cached("wave_errors", _parameters(recipe, x) | {"amplitude": amplitude, "phases": frequency.PHASES},
+                        lambda: {"frequency": waves, "wrong": count(slice(None), waves)}, check=check)
+
+
+def least(recipe, *, n):
+    """Return the least amplitude of a wave that changes the class, at its worst phase.
+
+    dict: frequency (K, 2) and ring (K,), the sample; l2 (N, K), 0 where the image is misclassified and inf
+    where none up to HIGH changes it.
+    """
+    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    x, y = data.x_test[:n], data.y_test[:n]
+    waves, ring = frequency_sample(x.shape[1], False)
+
+    def make():
+        found = frequency.minimal_norm_at(model, x, y, high=HIGH[recipe.dataset], frequencies=waves)
+        return {"frequency": waves, "ring": ring, "l2": found}
+
+    def check(kept):
+        i, k = (np.random.default_rng().integers(size) for size in kept["l2"].shape)
+        again = frequency.minimal_norm_at(model, x[i:i + 1], y[i:i + 1], high=HIGH[recipe.dataset],
+                                          frequencies=waves[k:k + 1])[0, 0]
+        _prove(np.isclose(again, kept["l2"][i, k], rtol=1e-2), "least amplitudes", recipe)
+
+    return store.cached("least_amplitude", _parameters(recipe, x) | {
+        "high": HIGH[recipe.dataset], "frequencies": waves.tolist(), "phases": frequency.PHASES}, make, check=check)
+
+
+def behind(model, quality):
+    """Return the model behind the real codec of this quality, or as it is for 0."""
+    return model if not quality else gradients.cached(_behind, model, quality)
+
+
+def _behind(model, quality):
+    return lambda x: gradients.call(model, jpeg.real(x, quality))
+
+
+def frequency_sample(size, every):
+    """Return (frequencies, rings): of the half plane, all or the sample of each ring."""
+    if not every:
+        return spectra.ring_sample(size)
+    half = spectra.half_plane(size)
+    return half, spectra.ring_of(np.hypot(*half.T) / size, size)
+
+
+def _margin(model, x, y):
+    return gradients.margin(y, gradients.logits(model, x)).numpy()
+
+
+def _parameters(recipe, x):
+    return {"network": recipe.filename, "split": "test", "n": len(x)}
+
+
+def _prove(holds, what, recipe):
+    if not holds:
+        raise ValueError(f"the kept {what} of {recipe.filename} are not those that it computes: "
+                         "delete the artifact to have it made again")
