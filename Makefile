@@ -54,6 +54,9 @@ test: $(READY)  ## run the tests
 verify: $(READY)  ## recompute a random sample of what ships (MINUTES=10)
 	@$(BIN)/python -m helpers.verify $(MINUTES)
 
+sweep: $(READY)  ## the study of over-fitting (hours), or NOTEBOOK= over GRID=; SCHEDULER=tcp://…
+	@$(BIN)/python -m $(if $(NOTEBOOK)$(GRID),helpers.sweeps,helpers.overfitting)
+
 bench: .venv-bench/ready  ## compare our attacks with other libraries (hours)
 	@.venv-bench/bin/python -m helpers.bench
 
@@ -70,6 +73,7 @@ clean:    ## remove .venv, .venv-bench and what was executed and rendered; data/
 $(EXECUTED)/02_entrenamiento.ipynb: $(EXECUTED)/01_datos.ipynb
 $(EXECUTED)/03_ataques.ipynb: $(EXECUTED)/02_entrenamiento.ipynb $(wildcard helpers/bench/*.py)
 $(EXECUTED)/04_defensa_jpeg.ipynb: $(EXECUTED)/03_ataques.ipynb
+$(EXECUTED)/05_transferencia.ipynb: $(EXECUTED)/03_ataques.ipynb
 
 $(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE) | $(READY)
 	@mkdir -p $(@D)
@@ -89,4 +93,5 @@ $(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/render.py $(wildcard helpers/pag
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help setup data report smoke test verify bench lab strip clean
+export NOTEBOOK GRID SCHEDULER WORKERS
+.PHONY: help setup data report smoke test verify sweep bench lab strip clean

@@ -91,6 +91,32 @@ def least(recipe, *, n):
         "high": HIGH[recipe.dataset], "frequencies": waves.tolist(), "phases": frequency.PHASES}, make, check=check)
 
 
+def seeds(recipes, *, n):
+    """Return the luminance gains of networks that differ in their seed: how much a training leaves to chance.
+
+    dict: frequency (R,), of the rings; power (S, R), the mean of |G|² over the first n test images, over
+    the square of the mean margin.
+    """
+    data = datasets.load(recipes[0].dataset)
+    x, y = data.x_test[:n], data.y_test[:n]
+
+    def power(recipe):
+        response = frequency.gain(training.load_or_train(recipe)[0], x, y)
+        return spectra.radial_profile(np.square(np.abs(frequency.normalised(response)[:, 0])).mean(axis=0))
+
+    def make():
+        profiles = [power(recipe) for recipe in recipes]
+        return {"frequency": profiles[0][0], "power": np.stack([profile for _, profile in profiles])}
+
+    def check(kept):  # these networks need not be there
+        for recipe, profile in zip(recipes, kept["power"], strict=True):
+            if store.find(recipe.filename):
+                _prove(np.allclose(power(recipe)[1], profile, rtol=1e-2), "gains", recipe)
+
+    return store.cached("gain_seeds", {"networks": [recipe.filename for recipe in recipes], "split": "test",
+                                       "n": len(x)}, make, check=check)
+
+
 def behind(model, quality):
     """Return the model behind the real codec of this quality, or as it is for 0."""
     return model if not quality else gradients.cached(_behind, model, quality)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from helpers import attacks, gradients
 from helpers.jpeg_gain import harmonic_matrix  # noqa: F401 (one place for all that the project measures)
 from helpers.spectra import (  # noqa: F401
-    OPPONENT, PLANES, checked_frequencies, checked_plane, decibels, fourier_basis, half_plane,
+    PLANES, checked_frequencies, checked_plane, decibels, fourier_basis, half_plane,
     radial_frequency, radial_profile, ring_of, transform, whole_plane)
 
 PHASES = 8  # the fewest that tell the fundamental from the harmonics up to the fourth
@@ -28,6 +28,7 @@ class Gain(NamedTuple):
     G: np.ndarray       # the unitary transform of the margin's gradient
     X: np.ndarray       # that of the image
     margin: np.ndarray  # F, (N,)
+    slope: np.ndarray   # the margin's gradient, (N, H, W, C)
 
 
 class Describing(NamedTuple):
@@ -49,7 +50,7 @@ def gain(model, x, y, *, batch_size=128):
         logits, g = run(images, labels)  # g of -F
         count = rows.stop - rows.start
         slope[rows], margin[rows] = -g.numpy()[:count], gradients.margin(labels, logits).numpy()[:count]
-    return Gain(transform(slope), transform(x), margin)
+    return Gain(transform(slope), transform(x), margin, slope)
 
 
 def normalised(response):
@@ -142,9 +143,7 @@ def one_sided(response, x):
     response: a Gain at images x (N, H, W, C); the result is (N, planes, H, W). The limit of
     `describing_function` for small amplitudes.
     """
-    slope = np.einsum("nphw,pc->nhwc", np.fft.ifft2(response.G, norm="ortho").real,
-                      OPPONENT if x.shape[3] == 3 else np.eye(1))
-    return np.sqrt(2) * transform(np.where((x > 0) & (x < 1), 1, 0.5) * slope)
+    return np.sqrt(2) * transform(np.where((x > 0) & (x < 1), 1, 0.5) * response.slope)
 
 
 def error_map(model, x, y, *, amplitudes, frequencies=None, phases=PHASES, plane=0, margins=None):

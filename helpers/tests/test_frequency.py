@@ -140,7 +140,7 @@ def test_the_relative_phase_of_a_shift():
     u, v = np.meshgrid(np.fft.fftfreq(8), np.fft.fftfreq(8), indexing="ij")
     expected = -2 * np.pi * (u * d[0] + v * d[1])
     np.testing.assert_allclose(np.exp(1j * phase), np.exp(1j * expected), atol=1e-3)
-    noise = frequency.Gain(np.exp(2j * np.pi * RNG.random((400, 1, 8, 8))), np.ones((400, 1, 8, 8)), np.ones(400))
+    noise = frequency.Gain(np.exp(2j * np.pi * RNG.random((400, 1, 8, 8))), np.ones((400, 1, 8, 8)), np.ones(400), None)
     assert np.mean(frequency.relative_phase(noise)[1] > np.sqrt(3 / 400)) < 0.15  # 5 % of them, by chance
 
 
@@ -369,6 +369,6 @@ def test_other_bad_input():
     with pytest.raises(ValueError, match="quality must be"):
         frequency.harmonic_matrix(x, 0, amplitude=1, frequencies=[(1, 1)])
     with pytest.raises(ValueError, match="no image is classified right"):
-        frequency.normalised(frequency.Gain(np.ones((1, 1, 8, 8)), np.ones((1, 1, 8, 8)), np.array([-1.0])))
+        frequency.normalised(frequency.Gain(np.ones((1, 1, 8, 8)), np.ones((1, 1, 8, 8)), np.array([-1.0]), None))
     with pytest.raises(ValueError, match="steps must be an integer >= 1"):
         frequency.minimal_norm_at(MODEL, x, y, high=1.0, steps=0)

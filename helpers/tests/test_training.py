@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import adversarial, attacks, batches, datasets, evaluation, jpeg, store, training
+from helpers import adversarial, attacks, batches, datasets, evaluation, jpeg, models, store, training
 from helpers.training import Recipe
 
 SMALL = Recipe("mnist", "lenet", epochs=3, train_size=300, shift=1, flip=True)
@@ -277,3 +277,17 @@ def test_a_recipe_survives_json():
     for recipe in (PLAIN, *training.RECIPES.values(), *training.VACCINATED.values()):
         assert training.from_json(training.as_json(recipe)) == recipe
     assert not {"optimizer", "label_noise"} & training.as_json(SMALL).keys()  # names of what ships stay
+
+
+def test_any_checkpoint_can_be_read(made, tmp_path):
+    model, _ = training.load_or_train(SMALL)
+    read, name = training.read_checkpoint(str(made / SMALL.filename))
+    assert name == "mnist" and _same(model, read)
+    with pytest.raises(ValueError, match="there is no network at .*none.keras"):
+        training.read_checkpoint(tmp_path / "none.keras")
+    (tmp_path / "bad.keras").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="bad.keras is damaged"):
+        training.read_checkpoint(tmp_path / "bad.keras")
+    models.ARCHITECTURES["lenet"]((20, 20, 1)).save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match=r"other.keras takes images of shape \(20, 20, 1\)"):
+        training.read_checkpoint(tmp_path / "other.keras")

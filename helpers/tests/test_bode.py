@@ -1,0 +1,75 @@
+"""Answers to waves: kept, proved on loading, and the same behind the real codec as by hand."""
+import numpy as np
+import pytest
+
+from helpers import bode, datasets, frequency, gradients, jpeg, overfitting, spectra, store, training
+
+RECIPE = training.RECIPES["mnist", "lenet"]
+
+
+def _tamper(path, **changed):
+    """Change arrays of a kept artifact, with a record that says so."""
+    with np.load(path) as kept:
+        arrays = {name: kept[name] for name in kept.files}
+    np.savez(path, **(arrays | changed))
+    record = store.read_record(path)
+    store.write_json(store.record_path(path), record | {"sha256": store.file_sha256(path)})
+
+
+def test_waves_are_the_describing_function(lenet):
+    kept = bode.waves(RECIPE, n=2)
+    data = datasets.load("mnist")
+    waves, ring = spectra.ring_sample(28)
+    assert np.array_equal(kept["frequency"], waves) and np.array_equal(kept["ring"], ring)
+    found = frequency.describing_function(lenet, data.x_test[:2], data.y_test[:2],
+                                          amplitudes=bode.AMPLITUDES["mnist"], frequencies=waves)
+    np.testing.assert_allclose(kept["gain"], found.gain, atol=1e-3)
+    mean, _ = frequency.error_map(lenet, data.x_test[:2], data.y_test[:2],
+                                  amplitudes=bode.AMPLITUDES["mnist"], frequencies=waves)
+    np.testing.assert_allclose(kept["wrong"] / 8, mean)
+    every = bode.frequency_sample(28, True)[0]
+    assert len(every) == 393 > len(waves)
+
+
+def test_behind_jpeg_the_real_codec_answers(lenet):
+    data = datasets.load("mnist")
+    x, y = data.x_test[:2], data.y_test[:2]
+    np.testing.assert_allclose(gradients.logits(bode.behind(lenet, 10), x), gradients.logits(lenet, jpeg.compress(x, 10)),
+                               atol=1e-4)
+    assert bode.behind(lenet, 0) is lenet
+    kept = bode.waves(RECIPE, n=2, quality=10)
+    (u, v), amplitude = kept["frequency"][30], bode.AMPLITUDES["mnist"][2]
+    change = [gradients.logits(lenet, jpeg.compress(np.clip(
+        x + amplitude * frequency.fourier_basis(28, u, v, phase)[..., None], 0, 1).astype(np.float32), 10))
+        for phase in 2 * np.pi * np.arange(8) / 8]
+    margins = np.stack([gradients.margin(y, z).numpy() for z in change], axis=1)
+    by_hand = 2 / 8 / amplitude * (margins * np.exp(2j * np.pi * np.arange(8) / 8)).sum(axis=1)
+    np.testing.assert_allclose(kept["gain"][:, 2, 30], by_hand, atol=5e-3)
+
+
+@pytest.mark.parametrize("make, change", [
+    (lambda: bode.waves(RECIPE, n=2), {"margin": np.zeros(2, np.float32)}),
+    (lambda: bode.waves(RECIPE, n=2), {"gain": np.full((2, 5, 44), 9 + 9j, np.complex64)}),
+    (lambda: bode.errors(RECIPE, n=2, amplitude=4.0), {"wrong": np.full((2, 393), 8, np.uint8)}),
+    (lambda: bode.least(RECIPE, n=2), {"l2": np.full((2, 44), 0.5, np.float32)})])
+def test_what_is_kept_is_proved(lenet, made, make, change):
+    first = make()
+    again = make()
+    assert all(np.array_equal(first[name], again[name], equal_nan=first[name].dtype.kind == "f") for name in first)
+    path, = made.glob("*.npz")
+    _tamper(path, **change)
+    with pytest.raises(ValueError, match="are not those that it computes"):
+        make()
+
+
+def test_seeds_are_each_network_s_own_gain(made, lenet):
+    recipes = [overfitting.recipe(seed, epochs=1, train_size=200) for seed in (0, 1)]
+    kept = bode.seeds(recipes, n=20)
+    data = datasets.load("mnist")
+    for row, recipe in zip(kept["power"], recipes):
+        response = frequency.gain(training.load_or_train(recipe)[0], data.x_test[:20], data.y_test[:20])
+        profile = frequency.radial_profile(np.square(np.abs(frequency.normalised(response)[:, 0])))[1].mean(axis=0)
+        np.testing.assert_allclose(row, profile, rtol=1e-4)
+    for recipe in recipes:  # they need not be there when it is loaded
+        (made / recipe.filename).unlink()
+    assert np.array_equal(bode.seeds(recipes, n=20)["power"], kept["power"])
