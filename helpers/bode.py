@@ -1,7 +1,7 @@
-"""What the networks answer to waves, alone and behind JPEG, kept as artifacts and proved on loading."""
+"""What the networks, alone and behind JPEG, and JPEG alone answer to waves: kept, and proved on loading."""
 import numpy as np
 
-from helpers import datasets, frequency, gradients, jpeg, spectra, store, training
+from helpers import datasets, frequency, gradients, jpeg, jpeg_gain, spectra, store, training
 
 AMPLITUDES = {"mnist": (0.5, 1.0, 2.0, 4.0, 8.0), "cifar10": (0.25, 0.5, 1.0, 2.0, 4.0)}  # L2
 HIGH = {"mnist": 28.0, "cifar10": 16.0}  # amplitudes up to which the least is searched
@@ -89,6 +89,42 @@ def least(recipe, *, n):
 
     return store.cached("least_amplitude", _parameters(recipe, x) | {
         "high": HIGH[recipe.dataset], "frequencies": waves.tolist(), "phases": frequency.PHASES}, make, check=check)
+
+
+def codec(dataset, quality, *, n, amplitude=1.0, contrast=0.5):
+    """Return what JPEG alone makes of waves of luminance, measured and predicted: a dict of arrays.
+
+    Around the first n test images of a data set, their contrast reduced to this share (1: as they are),
+    those of MNIST with a border of two pixels, so that their sides are multiples of 8. Arrays: frequency
+    (K, 2), ring (K,), matrix and energy, as in jpeg_gain.harmonic_matrix; predicted, (K, 8, 8), of
+    jpeg_gain's closed form for the gain of each DCT bin.
+    """
+    x = datasets.load(dataset).x_test[:n]
+    border = -x.shape[1] % jpeg.BLOCK // 2
+    x = np.pad(x, ((0, 0), (border, border), (border, border), (0, 0)))
+    x = np.float32((1 - contrast) / 2) + np.float32(contrast) * x
+    waves, ring = spectra.ring_sample(x.shape[1])
+
+    def predicted(u, v):
+        unit = [spectra.fourier_basis(x.shape[1], u, v, phase) for phase in (0.1, 0.1 + np.pi / 2)]
+        delta = amplitude * np.stack(unit)[..., None] * spectra.checked_plane(0, x.shape[3])
+        gains = jpeg_gain.predicted(x, jpeg_gain.variances(delta.astype(np.float32)), quality)[0]
+        return jpeg_gain.harmonics_of(gains, [(u, v)], x.shape[1])[0]
+
+    def make():
+        found = jpeg_gain.harmonic_matrix(x, quality, amplitude=amplitude, frequencies=waves)
+        return {"frequency": waves, "ring": ring, "matrix": found["matrix"].astype(np.complex64),
+                "energy": found["energy"], "predicted": np.complex64([predicted(u, v) for u, v in waves])}
+
+    def check(kept):
+        k = np.random.default_rng().integers(len(waves))
+        again = jpeg_gain.harmonic_matrix(x, quality, amplitude=amplitude, frequencies=waves[k:k + 1])
+        if not np.allclose(again["matrix"][0], kept["matrix"][k], atol=1e-3):
+            raise ValueError(f"the kept answers of JPEG at quality {quality} on {dataset} are not those that it gives: "
+                             "delete the artifact to have it made again")
+
+    return store.cached("codec_waves", {"dataset": dataset, "quality": quality, "n": len(x), "amplitude": amplitude,
+                                        "contrast": contrast, "frequencies": waves.tolist()}, make, check=check)
 
 
 def seeds(recipes, *, n):

@@ -162,3 +162,17 @@ def bootstrap(statistic, *arrays, repeats=1000, seed=0):
         chosen = rng.integers(0, n, n)
         values.append(statistic(*(array[chosen] for array in arrays)))
     return tuple(np.percentile(values, [2.5, 97.5], axis=0))
+
+
+def crossed_bootstrap(statistic, values, repeats=500, seed=0):
+    """Return the 95 % interval (low, high) of statistic(values), resampling seeds and images at once.
+
+    values: (..., S, n), of S networks on the same n images; both last axes are resampled, each by itself.
+    statistic: takes such an array and returns a number or an array. The pigeonhole
+    bootstrap of Owen 2007, Annals of Applied Statistics 1(2).
+    """
+    rng = np.random.default_rng(seed)
+    seeds, images = values.shape[-2:]
+    draws = [statistic(values[..., rng.integers(0, seeds, seeds)[:, None], rng.integers(0, images, images)])
+             for _ in range(repeats)]
+    return tuple(np.percentile(draws, [2.5, 97.5], axis=0))

@@ -4,6 +4,7 @@ LeNet-5 on MNIST, trained as plainly as can be: Adam at a constant rate, no augm
 arm learns the true labels, another learns NOISE of them wrong. A run is measured as it passes EPOCHS;
 networks of other depths and widths after SHORT epochs.
 """
+import functools
 import sys
 
 import numpy as np
@@ -60,35 +61,47 @@ def measure(recipe, epochs, n, n_distance):
     return {name: np.array([part[name] for part in parts]) for name in parts[0]}
 
 
-def study(axis, *, label_noise=0.0, seeds=range(SEEDS), values=None, epochs=SHORT, n=N, n_distance=N_DISTANCE,
-          train_size=None, scheduler=None, workers=None):
-    """Return what the networks along an axis of the study are worth: the arrays of `measure`, (V, S, ...).
+def studies(parts, *, seeds=range(SEEDS), epochs=SHORT, n=N, n_distance=N_DISTANCE, train_size=None,
+            scheduler=None, workers=None):
+    """Return what the networks of several parts of the study are worth: dict of part to arrays.
 
-    axis: "epochs", checkpoints of the same runs; or "layers", "width", networks of their own after
-    `epochs` epochs. values: V of them, in order; None, those of AXES. S seeds. Kept as an artifact, and
-    each run by itself, so that an interrupted study goes on (sweeps.run, whose arguments the last two
-    are). Besides: value (V,), seed (S,).
+    parts: dict of (axis, label noise) to the values along the axis, None for those of AXES. axis: "epochs",
+    checkpoints of the same runs; or "layers", "width", networks of their own after `epochs` epochs. The
+    arrays are those of `measure`, of V values and S seeds, (V, S, ...), with value (V,) and seed (S,). Each
+    part is kept as an artifact, and each run by itself, so that an interrupted study goes on. All runs that
+    are missing are one sweep (sweeps.run, whose arguments the last two are).
     """
-    values, seeds = AXES[_checked(axis)] if values is None else tuple(values), list(seeds)
+    jobs = {part: _jobs(*part, AXES[_checked(part[0])] if values is None else tuple(values), list(seeds),
+                        epochs, train_size, {"n": n, "n_distance": n_distance}) for part, values in parts.items()}
+    keys = {part: {"axis": part[0], "jobs": [[seed, value, job.parameters] for (seed, value), job in own.items()]}
+            for part, own in jobs.items()}
+    sweeps.run([job for part, own in jobs.items() if not store.has("overfitting", keys[part]) for job in own.values()],
+               scheduler=scheduler, workers=workers)
+    return {part: store.cached("overfitting", keys[part], functools.partial(_joined, part[0], own))
+            for part, own in jobs.items()}
+
+
+def _jobs(axis, label_noise, values, seeds, epochs, train_size, sizes):
+    """Return the job of each (seed, value); checkpoints of one run have one job."""
     jobs = {}
     for seed in seeds:
         for value in values:
-            more = {"epochs": max(values)} if axis == "epochs" else {
-                "epochs": epochs, "extra_layers" if axis == "layers" else "width": value}
-            one = recipe(seed, label_noise=label_noise, train_size=train_size, **more)
-            passed = values if axis == "epochs" else (epochs,)
+            own = ({"epochs": max(values)} if axis == "epochs" else
+                   {"epochs": epochs, "extra_layers" if axis == "layers" else "width": value})
+            one = recipe(seed, label_noise=label_noise, train_size=train_size, **own)
             jobs[seed, value] = sweeps.Job("overfitting_run", measure, {
-                "recipe": training.as_json(one), "epochs": list(passed), "n": n, "n_distance": n_distance})
+                "recipe": training.as_json(one), "epochs": list(values if axis == "epochs" else (epochs,)), **sizes})
+    return jobs
 
-    def make():
-        runs = dict(zip(jobs, sweeps.run(jobs.values(), scheduler=scheduler, workers=workers)))
-        at = lambda value: values.index(value) if axis == "epochs" else 0
-        found = {name: np.stack([np.stack([runs[seed, value][name][at(value)] for seed in seeds])
-                                 for value in values]) for name in runs[seeds[0], values[0]]}
-        return found | {"value": np.array(values), "seed": np.array(seeds)}
 
-    return store.cached("overfitting", {"axis": axis, "values": list(values), "seeds": seeds,
-                                        "runs": [job.parameters for job in jobs.values()]}, make)
+def _joined(axis, jobs):
+    """Return the arrays of a part, of the runs of its jobs."""
+    runs = dict(zip(jobs, sweeps.run(jobs.values())))
+    seeds, values = (sorted({key[i] for key in jobs}) for i in (0, 1))
+    at = lambda value: values.index(value) if axis == "epochs" else 0
+    found = {name: np.stack([np.stack([runs[seed, value][name][at(value)] for seed in seeds]) for value in values])
+             for name in runs[seeds[0], values[0]]}
+    return found | {"value": np.array(values), "seed": np.array(seeds)}
 
 
 def _fit(recipe, model):
@@ -164,10 +177,7 @@ def _checked(axis):
 
 def main():
     """Run the whole study: `make sweep`. SCHEDULER, WORKERS from the environment, as in sweeps.py."""
-    for label_noise in (0.0, NOISE):
-        for axis in AXES:
-            print(f"axis {axis}, label noise {label_noise}", flush=True)
-            study(axis, label_noise=label_noise, **sweeps.where())
+    studies({(axis, noise): None for noise in (0.0, NOISE) for axis in AXES}, **sweeps.where())
 
 
 if __name__ == "__main__":

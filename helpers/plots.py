@@ -20,15 +20,21 @@ COLORS = {
     "lenet-jpeg": "#7FA8C9", "resnet-jpeg": "#E8A06B",  # trained on JPEG images: the same, paler
     "fgsm": "#E69F00", "pgd": "#CC79A7", "carlini_wagner": "#009E73", "noise": "#7F7F7F",
     "blind": "#B8A13A", "identity": "#332288", "differentiable": "#882255",  # attackers of JPEG
+    "probabilities": "#A6761D", "cross_entropy": "#E69F00", "tempered": "#999933",  # FGSM by its loss
+    "float64": "#44AA99", "margin": "#117733", "pgd_margin": "#CC79A7",
     "worst": "#000000", "data": "#56B4E9", "true_class": "#222222", "other_class": "#BDBDBD",
 }
 LINES = {"lenet": "-", "resnet": "--", "lenet-adv": "-.", "resnet-adv": ":",
          "lenet-jpeg": (0, (5, 1)), "resnet-jpeg": (0, (3, 1, 1, 1)),
          "fgsm": "--", "pgd": "-", "carlini_wagner": "-.", "noise": ":",
+         "probabilities": ":", "cross_entropy": "--", "tempered": (0, (5, 1)),
+         "float64": (0, (3, 1, 1, 1)), "margin": "-.", "pgd_margin": "-",
          "blind": ":", "identity": "--", "differentiable": "-.", "worst": "-"}
 MARKERS = {"lenet": "o", "resnet": "s", "lenet-adv": "p", "resnet-adv": "P",
            "lenet-jpeg": "h", "resnet-jpeg": "*",
            "fgsm": "^", "pgd": "v", "carlini_wagner": "D", "noise": "x",
+           "probabilities": "X", "cross_entropy": "^", "tempered": "d", "float64": "<",
+           "margin": "s", "pgd_margin": "v",
            "blind": "o", "identity": "s", "differentiable": "^", "worst": "."}
 
 

@@ -109,6 +109,9 @@ DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "carlini_wagner": "C&W", "noise": "ruido", "none": "ninguno"}
 KNOWLEDGE = {"blind": "no conoce JPEG", "identity": "códec verdadero, gradiente identidad",  # who attacks
              "differentiable": "códec diferenciable", "worst": "el peor de los tres"}
+SEARCHES = {"probabilities": "FGSM, probabilidades", "cross_entropy": "FGSM, logits",  # by their loss
+            "tempered": "FGSM, temperatura", "float64": "FGSM, 64 bits", "margin": "FGSM, margen",
+            "pgd_margin": "PGD, margen"}
 NORMS = {"inf": "$L_\\infty$", "2": "$L_2$"}
 
 CHECKS = {  # what the value of each of helpers.checks is, and its unit

@@ -73,3 +73,16 @@ def test_seeds_are_each_network_s_own_gain(made, lenet):
     for recipe in recipes:  # they need not be there when it is loaded
         (made / recipe.filename).unlink()
     assert np.array_equal(bode.seeds(recipes, n=20)["power"], kept["power"])
+
+
+def test_jpeg_alone_is_the_harmonic_matrix(made):
+    kept = bode.codec("mnist", 50, n=3)
+    x = 0.25 + 0.5 * np.pad(datasets.load("mnist").x_test[:3], ((0, 0), (2, 2), (2, 2), (0, 0)))
+    k = 20
+    found = frequency.harmonic_matrix(x, 50, amplitude=1.0, frequencies=kept["frequency"][k:k + 1])
+    np.testing.assert_allclose(kept["matrix"][k], found["matrix"][0], atol=1e-4)
+    assert np.abs(kept["predicted"][:, 0, 0]).max() <= 1 + 1e-6
+    path, = made.glob("codec_waves*.npz")
+    _tamper(path, matrix=1.1 * kept["matrix"])
+    with pytest.raises(ValueError, match="are not those that it gives"):
+        bode.codec("mnist", 50, n=3)

@@ -1,0 +1,89 @@
+"""The study of over-fitting: what it measures is right, and sees masking where there is masking."""
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from helpers import datasets, evaluation, gradients, overfitting, training
+
+SIZES = {"n": 20, "n_distance": 3}
+
+
+def test_checkpoints_of_one_run_are_measured_by_themselves(made):
+    recipe = overfitting.recipe(0, epochs=2, label_noise=0.2, train_size=300)
+    found = overfitting.measure(training.as_json(recipe), [1, 2], **SIZES)
+    data = datasets.load("mnist")
+    x, y = data.x_test[:20], data.y_test[:20]
+    for k, epochs in enumerate((1, 2)):
+        model, _ = training.load_or_train(overfitting.recipe(0, epochs=epochs, label_noise=0.2, train_size=300))
+        logits = evaluation.predict(model, data.x_test)
+        np.testing.assert_allclose(found["test_accuracy"][k], np.mean(logits.argmax(axis=1) == data.y_test), atol=2e-4)
+        loss = keras.losses.sparse_categorical_crossentropy(data.y_test, logits, from_logits=True)
+        np.testing.assert_allclose(found["test_loss"][k], np.mean(loss), rtol=1e-3)
+        (seen, told), *_ = training.images(recipe)
+        np.testing.assert_allclose(found["train_accuracy"][k], np.mean(evaluation.predict(model, seen).argmax(axis=1) == told))
+        with tf.GradientTape() as tape:  # FGSM by hand, from the probabilities
+            images = tf.constant(x)
+            tape.watch(images)
+            p = tf.clip_by_value(tf.nn.softmax(model(images)), 1e-7, 1 - 1e-7)
+            value = -tf.math.log(tf.gather(p / tf.reduce_sum(p, axis=1, keepdims=True), y, axis=1, batch_dims=1))
+        step = np.sign(tape.gradient(value, images))
+        for e in (2, 5):
+            by_hand = evaluation.predict(model, np.clip(x + overfitting.EPS[e] * step, 0, 1)).argmax(axis=1) == y
+            assert np.mean(found["right"][k, 0, e] == by_hand) >= 0.95
+        clean = evaluation.predict(model, x).argmax(axis=1) == y
+        assert (found["right"][k, :, 0] == clean).all()
+        assert ((found["l2"][k] == 0) == ~clean[:3]).all() and np.isfinite(found["l2"][k]).all()
+        assert (np.diff(found["right"][k, -1].astype(int), axis=0) <= 0).all()  # PGD's balls are nested
+        np.testing.assert_allclose(found["profile"][k, 0, 0], evaluation.margins(evaluation.predict(model, x[:3]), y[:3]),
+                                   rtol=1e-3, atol=1e-4)
+
+
+def test_large_margins_mask_fgsm_and_nothing_else(lenet):
+    """Logits × 30: the same classifier, whose gradients of the cross-entropy are lost."""
+    masked = keras.models.clone_model(lenet)
+    masked.set_weights([*lenet.get_weights()[:-2], *(30 * weights for weights in lenet.get_weights()[-2:])])
+    plain, hidden = (overfitting._attacked(model, 60) for model in (lenet, masked))
+    at = overfitting.EPS.index(0.2)
+    share = lambda found, search: np.mean(found["right"][overfitting.SEARCHES.index(search)][at])
+    assert np.mean(hidden["zero"][1]) > 0.9 > 0.5 > np.mean(plain["zero"][1])
+    assert share(hidden, "probabilities") > 0.9
+    for search in ("margin", "tempered", "float64", "pgd_margin"):
+        assert abs(share(hidden, search) - share(plain, search)) < 0.15, search
+    near = [overfitting._near(model, 4) for model in (lenet, masked)]
+    np.testing.assert_allclose(near[0]["l2"], near[1]["l2"], rtol=0.1)
+    np.testing.assert_allclose(np.array(near[1]["profile"])[0], 30 * np.array(near[0]["profile"])[0], rtol=1e-2, atol=1e-2)
+
+
+def test_a_study_joins_its_runs_in_order(made):
+    parts = {("epochs", 0.0): [2, 1], ("layers", 0.2): [0, 2]}
+    found = overfitting.studies(parts, seeds=range(2), epochs=1, train_size=200, workers=1, **SIZES)
+    assert list(found) == list(parts)
+    epochs, layers = found.values()
+    assert epochs["value"].tolist() == [1, 2] and epochs["right"].shape == (2, 2, 6, 13, 20)
+    assert layers["parameters"][1, 0] - layers["parameters"][0, 0] == 2 * (84 * 84 + 84)
+    one = overfitting.measure(training.as_json(overfitting.recipe(1, epochs=2, train_size=200)), [1, 2], **SIZES)
+    for name in ("test_loss", "l2", "right"):
+        np.testing.assert_allclose(epochs[name][:, 1], one[name], rtol=1e-2, atol=1e-2)
+    kept = {path.name for path in made.iterdir()}
+    again = overfitting.studies(parts, seeds=range(2), epochs=1, train_size=200, workers=1, **SIZES)
+    assert {path.name for path in made.iterdir()} == kept and np.array_equal(again["epochs", 0.0]["l2"], epochs["l2"])
+    with pytest.raises(ValueError, match="axis must be one of epochs, layers, width, got 'depth'"):
+        overfitting.studies({("depth", 0.0): None})
+
+
+def test_losses_of_attacks_that_are_mistaken_and_mended():
+    z = np.float32([[30, 0, 0], [2, 1, 0], [-5, 3, 0]])
+    y = np.array([0, 0, 0])
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p = np.clip(p / p.sum(axis=1, keepdims=True), 1e-7, 1 - 1e-7)
+    np.testing.assert_allclose(gradients.of_probabilities(y, tf.constant(z)), -np.log(p[:, 0] / p.sum(axis=1)), atol=1e-6)
+    with tf.GradientTape(persistent=True) as tape:
+        logits = tf.constant(z)
+        tape.watch(logits)
+        flat, mended = gradients.of_probabilities(y, logits), gradients.tempered(y, logits)
+    assert not np.any(tape.gradient(flat, logits)[0]) and np.any(tape.gradient(flat, logits)[1])
+    assert np.abs(tape.gradient(mended, logits)[0]).max() > 1e-3
+    F = np.array([30, 1, -8.0])
+    cooled = z / np.maximum(np.abs(F), 1)[:, None]
+    np.testing.assert_allclose(mended, np.log(np.exp(cooled).sum(axis=1)) - cooled[:, 0], rtol=1e-5)

@@ -1,0 +1,47 @@
+"""Whether a quantity grows or falls along an axis of a study, over several seeds."""
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import kendalltau, page_trend_test
+
+from helpers import evaluation
+
+
+class Trend(NamedTuple):
+    """What happens to a quantity of S seeds along V values of an axis."""
+    tau: float       # mean over the seeds of Kendall's rank correlation with the axis
+    tau_low: float   # its 95 % interval, resampling seeds
+    tau_high: float
+    change: float    # mean over the seeds of the last value less the first
+    low: float
+    high: float
+    effect: float    # that change over its standard deviation between seeds (Cohen's d of pairs)
+    p: float         # of Page's test, two-sided
+
+
+def trend(values):
+    """Return the Trend of values (S, V), finite, V >= 3.
+
+    Page 1963, doi:10.1080/01621459.1963.10500843: ordered alternatives with each seed as a block, twice the smaller
+    p of the two directions.
+    """
+    values = np.asarray(values, float)
+    if values.ndim != 2 or values.shape[1] < 3 or values.shape[0] < 2 or not np.isfinite(values).all():
+        raise ValueError(f"a trend needs finite values of at least 2 seeds at 3 points, got {values.shape}")
+    tau = np.array([np.nan_to_num(kendalltau(np.arange(len(row)), row).statistic) for row in values])
+    change = values[:, -1] - values[:, 0]
+    spread = change.std(ddof=1)
+    p = min(page_trend_test(part).pvalue for part in (values, values[:, ::-1]))
+    return Trend(tau.mean(), *evaluation.bootstrap(np.mean, tau), change.mean(),
+                 *evaluation.bootstrap(np.mean, change), change.mean() / spread if spread else np.inf * np.sign(change.mean()),
+                 min(1.0, 2 * p))
+
+
+def holm(p):
+    """Return the p values corrected for their number, in their order. Holm 1979."""
+    p = np.asarray(p, float)
+    order = np.argsort(p)
+    raised = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(raised, 1)
+    return corrected
