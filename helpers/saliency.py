@@ -1,0 +1,225 @@
+"""What a network looks at: maps of saliency, and measures between maps.
+
+`model` is a Keras network from images (N, H, W, C) in [0, 1] to logits; class_index, (N,) or one for all,
+is the class whose logit z_c is explained. A map is (N, H, W), >= 0; maps that take a sign are (N, H, W, C).
+"""
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.special import rel_entr
+from scipy.stats import rankdata
+
+from helpers import gradients
+
+
+def grad_cam(model, x, class_index, layer=None, *, batch_size=128):
+    """Return ReLU(Σ_k α_k A_k) of a convolutional layer's maps A, enlarged to the image: (N, H, W).
+
+    α_k is the mean over the pixels of the derivative of the class's logit by A_k. layer: the name of one of
+    `convolutional(model)`; None, the last of them that is no pooling. Where nothing speaks for the class the
+    map is zero. Raises ValueError for what does not fit. Selvaraju et al. 2019, doi:10.1007/s11263-019-01228-7.
+    """
+    x, y = _checked(model, x, class_index)
+    run = gradients.cached(_cam, model, default_layer(model) if layer is None else _known(model, layer))
+    maps = _in_batches(run, batch_size, x, y, description="Grad-CAM")
+    return tf.image.resize(maps[..., None], x.shape[1:3], method="bilinear").numpy()[..., 0]
+
+
+def convolutional(model):
+    """Return the names of the layers whose output is maps (N, h, w, channels), from the first convolution on."""
+    names, seen = [], False
+    for part in model.layers:
+        seen = seen or isinstance(part, keras.layers.Conv2D)
+        if seen and len(part.output.shape) == 4:
+            names.append(part.name)
+    return names
+
+
+def default_layer(model):
+    """Return the last convolutional layer that is no pooling: c3 of LeNet-5, the last block of ResNet-20."""
+    maps = [name for name in convolutional(model)
+            if not isinstance(model.get_layer(name), (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D))]
+    if not maps:
+        raise ValueError("the model has no convolutional layer, and Grad-CAM needs one")
+    return maps[-1]
+
+
+def input_gradient(model, x, class_index, *, batch_size=128):
+    """Return the derivative of the class's logit by the image, (N, H, W, C). Simonyan et al. 2014."""
+    x, y = _checked(model, x, class_index)
+    run = gradients.function(model, _logit)
+    return _in_batches(lambda *batch: run(*batch)[1], batch_size, x, y, description="gradient")
+
+
+def integrated_gradients(model, x, class_index, *, baseline=0.0, steps=64, batch_size=128):
+    """Return (x - baseline) times the mean gradient on the way from the baseline to x, (N, H, W, C).
+
+    They add up to z_c(x) - z_c(baseline) (completeness), but for the midpoint rule's error with these
+    steps. baseline: a grey level in [0, 1]. Sundararajan et al. 2017, arXiv:1703.01365.
+    """
+    x, y = _checked(model, x, class_index)
+    gradients.check_count("steps", steps)
+    if not 0 <= baseline <= 1:
+        raise ValueError(f"baseline must be in [0, 1], got {baseline!r}")
+    total = 0
+    for t in (np.arange(steps) + 0.5) / steps:
+        total = total + input_gradient(model, baseline + np.float32(t) * (x - np.float32(baseline)), y,
+                                       batch_size=batch_size)
+    return (x - np.float32(baseline)) * total / steps
+
+
+def smooth_grad(model, x, class_index, *, sigma=0.1, draws=32, seed=0, batch_size=128):
+    """Return the mean gradient of the class's logit at `draws` noisy copies of the image, (N, H, W, C).
+
+    sigma: the deviation of the Gaussian noise, in pixel values; what it takes out of [0, 1] is clipped.
+    Smilkov et al. 2017, arXiv:1706.03825.
+    """
+    x, y = _checked(model, x, class_index)
+    gradients.check_count("draws", draws)
+    if not 0 <= sigma < np.inf:
+        raise ValueError(f"sigma must be finite and >= 0, got {sigma!r}")
+    total = 0
+    for draw in range(draws):
+        noise = np.random.default_rng([seed, draw]).normal(0, sigma, x.shape)
+        total = total + input_gradient(model, np.clip(x + noise, 0, 1), y, batch_size=batch_size)
+    return total / draws
+
+
+def magnitude(attribution):
+    """Return the L2 norm over the channels of an attribution (N, H, W, C): a map (N, H, W)."""
+    return np.sqrt(np.square(attribution).sum(axis=3))
+
+
+def randomised(model, count, seed=0):
+    """Return a copy of a network whose last `count` layers with weights have random ones.
+
+    The cascade of Adebayo et al. 2018, arXiv:1810.03292: from the logits downwards, each layer as it is before
+    training. count 0: an equal copy. The normalisation of the images stays.
+    """
+    layers = [part for part in model.layers if part.weights and not isinstance(part, keras.layers.Normalization)]
+    gradients.check_count("count", count, smallest=0)
+    if count > len(layers):
+        raise ValueError(f"count must be at most {len(layers)}, the layers with weights, got {count}")
+    keras.utils.set_random_seed(seed)
+    copy = keras.models.clone_model(model)
+    random = {part.name for part in layers[len(layers) - count:]}
+    for part in model.layers:
+        if part.weights and part.name not in random:
+            weights = {}
+            part.save_own_variables(weights)
+            copy.get_layer(part.name).load_own_variables(weights)
+    return copy
+
+
+def spearman(one, two):
+    """Return the rank correlation of each pair of maps, (N,); NaN where a map is constant."""
+    ranks = [rankdata(part.reshape(len(part), -1), axis=1) for part in (one, two)]
+    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    norm = np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), norm, out=np.full(len(a), np.nan), where=norm > 0)
+
+
+def ssim(one, two):
+    """Return the structural similarity of each pair of maps, each brought to a largest value of 1: (N,).
+
+    NaN where one is zero. Wang et al. 2004, doi:10.1109/TIP.2003.819861: windows of 7 pixels.
+    """
+    tops = [part.max(axis=(1, 2)) for part in (one, two)]
+    scaled = [(part / np.maximum(top, 1e-30)[:, None, None])[..., None].astype(np.float32)
+              for part, top in zip((one, two), tops)]
+    found = tf.image.ssim(*map(tf.constant, scaled), max_val=1.0, filter_size=7).numpy()
+    return np.where((tops[0] > 0) & (tops[1] > 0), found, np.nan)
+
+
+def top(maps, share):
+    """Return weights (N, H, W) of the top `share` of each map's pixels, which add up to that share of all.
+
+    1 above the threshold, 0 below; pixels that are equal at the threshold share what is left.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share must be in (0, 1), got {share!r}")
+    flat = maps.reshape(len(maps), -1)
+    count = share * flat.shape[1]
+    threshold = -np.sort(-flat, axis=1)[:, int(np.ceil(count)) - 1][:, None]
+    above, level = flat > threshold, flat == threshold
+    left = (count - above.sum(axis=1, keepdims=True)) / level.sum(axis=1, keepdims=True)
+    return np.where(above, 1.0, np.where(level, left, 0.0)).reshape(maps.shape)
+
+
+def overlap(one, two, share=0.1):
+    """Return how much of the top `share` of one map is in that of the other, (N,): by chance, `share`."""
+    a, b = top(one, share), top(two, share)
+    return (a * b).sum(axis=(1, 2)) / a.sum(axis=(1, 2))
+
+
+def energy_share(delta, maps, share=0.1):
+    """Return which part of a perturbation's energy falls on the top `share` of each map's pixels, (N,).
+
+    delta: (N, H, W, C). By chance it is `share`; NaN where delta is zero.
+    """
+    energy = np.square(delta.astype(np.float64)).sum(axis=3)
+    total = energy.sum(axis=(1, 2))
+    return np.divide((top(maps, share) * energy).sum(axis=(1, 2)), total, out=np.full(len(total), np.nan),
+                     where=total > 0)
+
+
+def centroid_shift(one, two):
+    """Return the distance in pixels between the centres of mass of each pair of maps, (N,); NaN of zeros."""
+    return np.hypot(*(_centroid(two) - _centroid(one)))
+
+
+def jensen_shannon(one, two):
+    """Return the Jensen-Shannon divergence of each pair of maps as distributions, in bits: (N,) in [0, 1].
+
+    NaN where one is zero. Lin 1991, doi:10.1109/18.61115.
+    """
+    a, b = (part.reshape(len(part), -1).astype(np.float64) for part in (one, two))
+    sums = [part.sum(axis=1, keepdims=True) for part in (a, b)]
+    a, b = (part / np.where(size > 0, size, 1) for part, size in zip((a, b), sums))
+    middle = (a + b) / 2
+    found = (rel_entr(a, middle) + rel_entr(b, middle)).sum(axis=1) / (2 * np.log(2))
+    return np.where((sums[0][:, 0] > 0) & (sums[1][:, 0] > 0), found, np.nan)
+
+
+def _centroid(maps):
+    """Return the (row, column) of the centres of mass, (2, N)."""
+    total = maps.sum(axis=(1, 2))
+    row, column = np.arange(maps.shape[1]), np.arange(maps.shape[2])
+    weighed = np.stack([(maps.sum(axis=2) * row).sum(axis=1), (maps.sum(axis=1) * column).sum(axis=1)])
+    return np.divide(weighed, total, out=np.full(weighed.shape, np.nan), where=total > 0)
+
+
+def _logit(y, logits):
+    return tf.gather(logits, y, axis=1, batch_dims=1)
+
+
+def _cam(model, layer):
+    return gradients.compile(_weighed, keras.Model(model.inputs, [model.get_layer(layer).output, model.output]))
+
+
+def _weighed(parts, x, y):
+    with tf.GradientTape() as tape:
+        tape.watch(x)  # so that the tape records the layer's maps
+        maps, logits = parts(x, training=False)
+        value = _logit(y, logits)
+    slope = tape.gradient(value, maps, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    alpha = tf.reduce_mean(slope, axis=(1, 2), keepdims=True)
+    return tf.nn.relu(tf.reduce_sum(alpha * maps, axis=3))
+
+
+def _known(model, layer):
+    if layer not in convolutional(model):
+        raise ValueError(f"layer must be one of the convolutional {', '.join(convolutional(model))}, got {layer!r}")
+    return layer
+
+
+def _checked(model, x, class_index):
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"a Keras model is needed, got {model!r}")
+    y = np.asarray(class_index)
+    return gradients.checked(model, x, np.full(len(x), y) if y.ndim == 0 else y)
+
+
+def _in_batches(run, size, x, y, description):
+    return np.concatenate([run(images, labels).numpy()[:rows.stop - rows.start]
+                           for rows, images, labels in gradients.batches(size, x, y, description=description)])
