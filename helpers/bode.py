@@ -1,7 +1,7 @@
 """What the networks, alone and behind JPEG, and JPEG alone answer to waves: kept, and proved on loading."""
 import numpy as np
 
-from helpers import datasets, frequency, gradients, jpeg, jpeg_gain, spectra, store, training
+from helpers import datasets, frequency, gradients, jpeg, jpeg_gain, robustness, spectra, store, training
 
 AMPLITUDES = {"mnist": (0.5, 1.0, 2.0, 4.0, 8.0), "cifar10": (0.25, 0.5, 1.0, 2.0, 4.0)}  # L2
 HIGH = {"mnist": 28.0, "cifar10": 16.0}  # amplitudes up to which the least is searched
@@ -37,7 +37,7 @@ def waves(recipe, *, n, quality=0, every=False):
         i, a, k = (rng.integers(size) for size in kept["gain"].shape)
         again = frequency.describing_function(front, x[i:i + 1], y[i:i + 1], amplitudes=amplitudes[a:a + 1],
                                               frequencies=waves[k:k + 1]).gain[0, 0, 0]
-        _prove(np.allclose(kept["margin"], _margin(front, x, y), rtol=1e-3, atol=1e-2)
+        robustness.prove(np.allclose(kept["margin"], _margin(front, x, y), rtol=1e-3, atol=1e-2)
                and abs(again - kept["gain"][i, a, k]) < 1e-2 * (1 + abs(again)), "answers to waves", recipe)
 
     return store.cached("waves", _parameters(recipe, x) | {
@@ -61,7 +61,7 @@ def errors(recipe, *, n, amplitude):
     def check(kept):
         i, k = (np.random.default_rng().integers(size) for size in kept["wrong"].shape)
         again = count(slice(i, i + 1), waves[k:k + 1])[0, 0]
-        _prove(abs(int(kept["wrong"][i, k]) - int(again)) <= 1, "errors under waves", recipe)
+        robustness.prove(abs(int(kept["wrong"][i, k]) - int(again)) <= 1, "errors under waves", recipe)
 
     return store.cached("wave_errors", _parameters(recipe, x) | {"amplitude": amplitude, "phases": frequency.PHASES},
                         lambda: {"frequency": waves, "wrong": count(slice(None), waves)}, check=check)
@@ -85,7 +85,7 @@ def least(recipe, *, n):
         i, k = (np.random.default_rng().integers(size) for size in kept["l2"].shape)
         again = frequency.minimal_norm_at(model, x[i:i + 1], y[i:i + 1], high=HIGH[recipe.dataset],
                                           frequencies=waves[k:k + 1])[0, 0]
-        _prove(np.isclose(again, kept["l2"][i, k], rtol=1e-2), "least amplitudes", recipe)
+        robustness.prove(np.isclose(again, kept["l2"][i, k], rtol=1e-2), "least amplitudes", recipe)
 
     return store.cached("least_amplitude", _parameters(recipe, x) | {
         "high": HIGH[recipe.dataset], "frequencies": waves.tolist(), "phases": frequency.PHASES}, make, check=check)
@@ -147,7 +147,7 @@ def seeds(recipes, *, n):
     def check(kept):  # these networks need not be there
         for recipe, profile in zip(recipes, kept["power"], strict=True):
             if store.find(recipe.filename):
-                _prove(np.allclose(power(recipe)[1], profile, rtol=1e-2), "gains", recipe)
+                robustness.prove(np.allclose(power(recipe)[1], profile, rtol=1e-2), "gains", recipe)
 
     return store.cached("gain_seeds", {"networks": [recipe.filename for recipe in recipes], "split": "test",
                                        "n": len(x)}, make, check=check)
@@ -176,9 +176,3 @@ def _margin(model, x, y):
 
 def _parameters(recipe, x):
     return {"network": recipe.filename, "split": "test", "n": len(x)}
-
-
-def _prove(holds, what, recipe):
-    if not holds:
-        raise ValueError(f"the kept {what} of {recipe.filename} are not those that it computes: "
-                         "delete the artifact to have it made again")

@@ -57,7 +57,7 @@ def answers(recipe, attack, *, norm, n, seed=0):
         return {"eps": np.array(ladder), "answer": answer, "y": y}
 
     def check(kept):
-        _prove(np.array_equal(kept["y"], y) and np.mean(
+        prove(np.array_equal(kept["y"], y) and np.mean(
             kept["answer"][0] != gradients.logits(model, x).argmax(axis=1)) < 0.01, "answers", recipe)
 
     parameters = _parameters(recipe, len(x), seed) | {
@@ -146,7 +146,7 @@ def transfer(recipe, others, *, n, seed=0):
 
     def check(kept):
         again = gradients.logits(model, x)
-        _prove(np.allclose(kept[f"none {recipe.model}"], again, rtol=1e-3, atol=1e-2), "transfer",
+        prove(np.allclose(kept[f"none {recipe.model}"], again, rtol=1e-3, atol=1e-2), "transfer",
                recipe)
 
     parameters = _parameters(recipe, len(x), seed) | {
@@ -263,17 +263,18 @@ def _prove_set(kept, data, model, recipe, confidence=0.0, targeted=False):
     """Raise ValueError unless these adversarial images are what they claim to be."""
     x, x_adv, y, l2 = data.x_test[kept["index"]], kept["x_adv"], kept["y"], kept["l2"]
     margin = evaluation.margins(gradients.logits(model, x_adv), y) * (-1 if targeted else 1)
-    _prove(np.all((margin <= -confidence) | (l2 == 0)) and x_adv.min() >= 0 and x_adv.max() <= 1
+    prove(np.all((margin <= -confidence) | (l2 == 0)) and x_adv.min() >= 0 and x_adv.max() <= 1
            and np.allclose(attacks.l2(x_adv - x), l2, atol=1e-4), "adversarial images", recipe)
 
 
 def _prove_same(kept, recipe, **expected):
     """Raise ValueError unless the kept adversarial images are of these very images and classes."""
-    _prove(all(np.array_equal(kept[name], value) for name, value in expected.items()),
+    prove(all(np.array_equal(kept[name], value) for name, value in expected.items()),
            "adversarial images", recipe)
 
 
-def _prove(holds, what, recipe):
+def prove(holds, what, recipe):
+    """Raise ValueError, naming the network, unless what was kept of it `holds`."""
     if not holds:
         raise ValueError(f"the kept {what} of {recipe.filename} are not those that it computes: "
                          "delete the artifact to have it made again")

@@ -96,7 +96,7 @@ def randomised(model, count, seed=0):
     The cascade of Adebayo et al. 2018, arXiv:1810.03292: from the logits downwards, each layer as it is before
     training. count 0: an equal copy. The normalisation of the images stays.
     """
-    layers = [part for part in model.layers if part.weights and not isinstance(part, keras.layers.Normalization)]
+    layers = _weighted(model)
     gradients.check_count("count", count, smallest=0)
     if count > len(layers):
         raise ValueError(f"count must be at most {len(layers)}, the layers with weights, got {count}")
@@ -109,6 +109,11 @@ def randomised(model, count, seed=0):
             part.save_own_variables(weights)
             copy.get_layer(part.name).load_own_variables(weights)
     return copy
+
+
+def count_layers(model):
+    """Return how many layers `randomised` can make random."""
+    return len(_weighted(model))
 
 
 def spearman(one, two):
@@ -187,6 +192,10 @@ def _centroid(maps):
     row, column = np.arange(maps.shape[1]), np.arange(maps.shape[2])
     weighed = np.stack([(maps.sum(axis=2) * row).sum(axis=1), (maps.sum(axis=1) * column).sum(axis=1)])
     return np.divide(weighed, total, out=np.full(weighed.shape, np.nan), where=total > 0)
+
+
+def _weighted(model):
+    return [part for part in model.layers if part.weights and not isinstance(part, keras.layers.Normalization)]
 
 
 def _logit(y, logits):
