@@ -136,10 +136,10 @@ def learning_curve(history, metric, ax, color):
     return decorate(ax, xlabel="época")
 
 
-def log_axis(axis):
-    """Make an axis logarithmic, with plain numbers and a decimal comma at 1, 2 and 5; return it."""
+def log_axis(axis, subs=(1, 2, 5)):
+    """Make an axis logarithmic, with plain numbers and a decimal comma at `subs` times 10^k; return it."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace(".", ",")))
     axis.set_minor_formatter(NullFormatter())
     return axis
