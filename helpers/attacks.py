@@ -21,7 +21,7 @@ def fgsm(model, x, y, *, eps, norm=np.inf, targeted=False, loss="cross_entropy",
     """Return the images after one step of norm `eps` along the gradient, clipped to [0, 1].
 
     eps: a number, or a sequence of K numbers; then the result is (K, N, H, W, C) at the price of
-    one gradient. loss: "cross_entropy" or "margin". Raises ValueError for what does not fit.
+    one gradient. loss: one of gradients.LOSSES. Raises ValueError for what does not fit.
     Goodfellow et al. 2015, arXiv:1412.6572.
     """
     x, y = gradients.checked(model, x, y, loss)

@@ -170,11 +170,16 @@ def _client(scheduler, workers, threads, jobs):
         return
     environment = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTEROP_THREADS": "1",
                    "TF_NUM_INTRAOP_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), \
-            LocalCluster(n_workers=min(jobs, workers or local_workers(threads)), threads_per_worker=1,
-                         processes=True, dashboard_address="127.0.0.1:0", silence_logs="ERROR") as cluster, \
-            Client(cluster, set_as_default=False) as client:
-        yield client
+    before = dict(os.environ)  # Dask leaves its workers' environment in this process too
+    try:
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), \
+                LocalCluster(n_workers=min(jobs, workers or local_workers(threads)), threads_per_worker=1,
+                             processes=True, dashboard_address="127.0.0.1:0", silence_logs="ERROR") as cluster, \
+                Client(cluster, set_as_default=False) as client:
+            yield client
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def main():

@@ -53,7 +53,9 @@ def _said(folder, what):
 
 def test_every_job_is_an_artifact_and_runs_once(made, square):
     square, folder = square
+    before = dict(os.environ)
     first = sweeps.run(_jobs(square, folder, range(3)), workers=2)
+    assert dict(os.environ) == before  # the workers' own is not left here
     assert [int(value["square"]) for value in first] == [0, 1, 4]
     assert len(list(made.glob("square-*.npz"))) == 3
     again = sweeps.run(_jobs(square, folder, range(5)), workers=2)
