@@ -8,8 +8,11 @@ from IPython.display import Markdown, display
 def number(value, decimals=None):
     """Return a number as Spanish text: decimal comma, thin space between thousands.
 
-    decimals: None leaves integers whole and gives the other numbers 3. A true minus sign.
+    decimals: None leaves integers whole and gives the other numbers 3. A true minus sign. A dash where
+    there is no number (NaN), "∞" where it is infinite.
     """
+    if not np.isfinite(value):
+        return "–" if np.isnan(value) else "∞" if value > 0 else "−∞"
     if decimals is None:
         decimals = 0 if float(value).is_integer() else 3
     text = f"{value:,.{decimals}f}".replace("-", "−")
@@ -37,13 +40,17 @@ def percent(value, decimals=2):
 
 
 def with_interval(value, low, high, decimals=2):
-    """Return a proportion and its 95 % interval: "91,25 % [90,68; 91,79]"."""
+    """Return a proportion and its 95 % interval: "91,25 % [90,68; 91,79]". A dash of NaN."""
+    if np.isnan(value):
+        return "–"
     return (f"{percent(value, decimals)} [{number(100 * low, decimals)}; "
             f"{number(100 * high, decimals)}]")
 
 
 def bracketed(value, low, high, decimals=None):
-    """Return a number and its interval, "91,3 [90,7; 91,8]"; decimals as in `number`."""
+    """Return a number and its interval, "91,3 [90,7; 91,8]"; decimals as in `number`. A dash of NaN."""
+    if np.isnan(value):
+        return "–"
     value, low, high = (number(v, decimals) for v in (value, low, high))
     return f"{value} [{low};\u00a0{high}]"
 
