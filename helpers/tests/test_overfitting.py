@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import datasets, evaluation, gradients, overfitting, saliency, training
+from helpers import datasets, evaluation, gradients, overfitting, saliency, store, training
 
 SIZES = {"n": 20, "n_distance": 3}
 
@@ -57,15 +57,19 @@ def test_large_margins_mask_fgsm_and_nothing_else(lenet):
 
 
 def test_a_study_joins_its_runs_in_order(made):
-    parts = {("epochs", 0.0): [2, 1], ("layers", 0.2): [0, 2]}
+    parts = {("epochs", 0.0): [1, 2], ("layers", 0.2): [0, 2]}
     found = overfitting.studies(parts, seeds=range(2), epochs=1, train_size=200, workers=1, **SIZES)
     assert list(found) == list(parts)
     epochs, layers = found.values()
     assert epochs["value"].tolist() == [1, 2] and epochs["right"].shape == (2, 2, 6, 13, 20)
     assert layers["parameters"][1, 0] - layers["parameters"][0, 0] == 2 * (84 * 84 + 84)
-    one = overfitting.measure(training.as_json(overfitting.recipe(1, epochs=2, train_size=200)), [1, 2], **SIZES)
+    run = {"recipe": training.as_json(overfitting.recipe(1, epochs=2, train_size=200)), "epochs": [1, 2], **SIZES}
+    one = store.cached("overfitting_run", run, None)  # of the second seed, as the worker sent it
     for name in ("test_loss", "l2", "right"):
-        np.testing.assert_allclose(epochs[name][:, 1], one[name], rtol=1e-2, atol=1e-2)
+        assert np.array_equal(epochs[name][:, 1], one[name])
+    deep = {"recipe": training.as_json(overfitting.recipe(0, epochs=1, extra_layers=2, label_noise=0.2, train_size=200)),
+            "epochs": [1], **SIZES}
+    assert np.array_equal(layers["profile"][1, 0], store.cached("overfitting_run", deep, None)["profile"][0])
     kept = {path.name for path in made.iterdir()}
     again = overfitting.studies(parts, seeds=range(2), epochs=1, train_size=200, workers=1, **SIZES)
     assert {path.name for path in made.iterdir()} == kept and np.array_equal(again["epochs", 0.0]["l2"], epochs["l2"])

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
+from distributed import Client
 
 from helpers import store, sweeps
 from helpers.sweeps import Job
@@ -93,6 +93,8 @@ def test_a_killed_worker_s_job_runs_elsewhere_and_nothing_finished_runs_twice(ma
     square, folder = square
     address, processes = _cluster(tmp_path)
     try:
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
         killer = subprocess.Popen([sys.executable, "-c", f"""
 import os, signal, time
 from pathlib import Path
@@ -108,6 +110,7 @@ while True:  # in the middle: it has finished a job and is at another
 """])
         values = sweeps.run(_jobs(square, folder, range(10, 13), wait=1.0) + _jobs(square, folder, range(14, 19), wait=1.0),
                             scheduler=address)
+        processes.append(killer)
         assert killer.wait(10) == 0 and processes[1].wait(10) == -signal.SIGKILL
     finally:
         for process in processes:
