@@ -8,19 +8,18 @@ HIGH = {"mnist": 28.0, "cifar10": 16.0}  # amplitudes up to which the least is s
 QUALITIES = (10, 50, 90)
 
 
-def waves(recipe, *, n, quality=0, every=False):
+def waves(recipe, *, n, quality=0):
     """Return how the margin of a recipe's network answers to waves of luminance: a dict of arrays.
 
     On the first n test images, which the network need not have right. quality: of JPEG in front of it,
-    the real codec; 0, none. every: all the frequencies of the half plane, instead of the sample of each
-    ring. Arrays: frequency (K, 2), ring (K,), amplitude (A,), margin (N,), without a wave; gain, complex,
+    the real codec; 0, none. Arrays: frequency (K, 2), the sample of each ring, ring (K,), amplitude (A,), margin (N,), without a wave; gain, complex,
     bias and distortion (N, A, K), as in frequency.Describing; wrong (N, A, K), at how many of the 8 phases
     the image is misclassified.
     """
     data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
-    x, y, size = data.x_test[:n], data.y_test[:n], data.x_test.shape[1]
+    x, y = data.x_test[:n], data.y_test[:n]
     front = behind(model, quality)
-    waves, ring = frequency_sample(size, every)
+    waves, ring = spectra.ring_sample(x.shape[1])
     amplitudes = AMPLITUDES[recipe.dataset]
 
     def make():
@@ -52,7 +51,7 @@ def errors(recipe, *, n, amplitude):
     """
     data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]
-    waves, _ = frequency_sample(x.shape[1], True)
+    waves = spectra.half_plane(x.shape[1])
 
     def count(i, waves):
         margins = frequency.respond(model, x[i], y[i], amplitudes=[amplitude], frequencies=waves)
@@ -75,7 +74,7 @@ def least(recipe, *, n):
     """
     data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]
-    waves, ring = frequency_sample(x.shape[1], False)
+    waves, ring = spectra.ring_sample(x.shape[1])
 
     def make():
         found = frequency.minimal_norm_at(model, x, y, high=HIGH[recipe.dataset], frequencies=waves)
@@ -160,14 +159,6 @@ def behind(model, quality):
 
 def _behind(model, quality):
     return lambda x: gradients.call(model, jpeg.real(x, quality))
-
-
-def frequency_sample(size, every):
-    """Return (frequencies, rings): of the half plane, all or the sample of each ring."""
-    if not every:
-        return spectra.ring_sample(size)
-    half = spectra.half_plane(size)
-    return half, spectra.ring_of(np.hypot(*half.T) / size, size)
 
 
 def _margin(model, x, y):

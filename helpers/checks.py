@@ -153,9 +153,7 @@ def masking(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, seed=0, model64
     float64. model64: the model in float64; None makes it of a Keras model (float64.copy).
     """
     x, y = gradients.checked(model, x, y)
-    gradient = gradients.function(model, "cross_entropy")
-    zero = [~np.any(gradient(images, labels)[1][:rows.stop - rows.start], axis=(1, 2, 3))
-            for rows, images, labels in gradients.batches(256, x, y, description="zero gradients")]
+    zero = ~np.any(gradients.slopes(model, x, y, "cross_entropy"), axis=(1, 2, 3))
     pgd = [survives(model, y, attacks.pgd(model, x, y, eps=eps, eps_iter=eps_iter, nb_iter=nb_iter,
                                           norm=norm, seed=seed, loss=loss)).mean()
            for loss in ("cross_entropy", "margin")]
@@ -163,7 +161,7 @@ def masking(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, seed=0, model64
     x_64 = float64.fgsm(float64.copy(model) if model64 is None else model64, x, y,
                         eps=eps, norm=norm)
     fgsm = [survives(model, y, images).mean() for images in (x_32, x_64)]
-    return [row("zero_gradient", np.mean(np.concatenate(zero))),
+    return [row("zero_gradient", np.mean(zero)),
             row("masking_loss", 100 * abs(pgd[0] - pgd[1])),
             row("masking_float64", 100 * abs(fgsm[0] - fgsm[1]))]
 

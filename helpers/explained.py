@@ -31,8 +31,7 @@ def changes(recipe, attack, *, n, seed=0):
     perturbation's energy on the salient pixels of the true class; "method noise_energy share", the noise's.
     """
     data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
-    logits = gradients.logits(model, data.x_test[:2 * n + 100])
-    index = np.flatnonzero(logits.argmax(axis=1) == data.y_test[:len(logits)])[:n]
+    index = robustness.first_right(model, data, 2 * n + 100)[:n]
 
     def make(rows=slice(None)):
         x, y = data.x_test[index[rows]], data.y_test[index[rows]]
@@ -93,15 +92,15 @@ def cascade(recipe, *, n, seed=0, points=7):
     layers = saliency.count_layers(model)
     count = np.unique(np.linspace(0, layers, points).round().astype(int))
 
-    def similarity(k, method, rows=slice(None)):
-        other = saliency.randomised(model, int(k), seed)
-        return saliency.spearman(METHODS[method](model, x[rows], y[rows]), METHODS[method](other, x[rows], y[rows]))
+    def similarities(method, count, rows=slice(None)):
+        trained, random = METHODS[method](model, x[rows], y[rows]), (saliency.randomised(model, int(k), seed) for k in count)
+        return np.stack([saliency.spearman(trained, METHODS[method](other, x[rows], y[rows])) for other in random])
 
     def make():
-        return {"count": count} | {method: np.stack([similarity(k, method) for k in count]) for method in METHODS}
+        return {"count": count} | {method: similarities(method, count) for method in METHODS}
 
     def check(kept):
-        again = similarity(count[1], "gradient", slice(0, 4))
+        again = similarities("gradient", count[1:2], slice(0, 4))[0]
         robustness.prove(np.allclose(again, kept["gradient"][1, :4], atol=0.02), "maps of random networks", recipe)
 
     return store.cached("map_cascade", {"network": recipe.filename, "split": "test", "n": len(x), "seed": seed,

@@ -111,6 +111,13 @@ def logits(model, x, batch_size=256):
                            for rows, batch in batches(batch_size, x)])
 
 
+def slopes(model, x, y, loss="margin", batch_size=256):
+    """Return the gradient of the loss by each image, float32 (N, H, W, C), compiled and in batches."""
+    run = function(model, loss)
+    return np.concatenate([run(*batch)[1][:rows.stop - rows.start].numpy()
+                           for rows, *batch in batches(batch_size, x, y, description="gradients")])
+
+
 def batches(size, *arrays, description="logits"):
     """Yield (rows, tensors...): `size` rows of each array at a time, with progress after 2 s.
 

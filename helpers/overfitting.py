@@ -135,14 +135,8 @@ def _attacked(model, n):
                                 if eps else x[rows]).argmax(axis=1)
     pgd = robustness.nested(hit, EPS, y) == y
     found["pgd_margin"] = [*pgd, *[pgd[-1]] * len(FAR)]
-    zero = [_zero(model, x, y, loss) for loss in ("cross_entropy", "probabilities")]
+    zero = [~np.any(gradients.slopes(model, x, y, loss), axis=(1, 2, 3)) for loss in ("cross_entropy", "probabilities")]
     return {"right": [found[search] for search in SEARCHES], "zero": zero}
-
-
-def _zero(model, x, y, loss):
-    gradient = gradients.function(model, loss)
-    return np.concatenate([~np.any(gradient(images, labels)[1].numpy()[:rows.stop - rows.start], axis=(1, 2, 3))
-                           for rows, images, labels in gradients.batches(256, x, y)])
 
 
 def _near(model, n):
@@ -154,9 +148,7 @@ def _near(model, n):
     if right.any():
         l2[right] = attacks.l2(attacks.carlini_wagner(model, x[right], y[right]) - x[right])
         l2[right & (l2 == 0)] = np.inf
-    gradient = gradients.function(model, "margin")  # its loss is -F
-    g = np.concatenate([gradient(images, labels)[1].numpy()[:rows.stop - rows.start]
-                        for rows, images, labels in gradients.batches(256, x, y)])
+    g = gradients.slopes(model, x, y)  # of -F
     size = attacks.l2(g)
     u = g / np.maximum(size, np.finfo(np.float32).tiny).reshape(-1, 1, 1, 1)
     logits = [gradients.logits(model, x + np.float32(t) * u).astype(np.float64) for t in PROFILE]

@@ -147,7 +147,7 @@ def transfer(recipe, others, *, n, seed=0):
     def check(kept):
         again = gradients.logits(model, x)
         prove(np.allclose(kept[f"none {recipe.model}"], again, rtol=1e-3, atol=1e-2), "transfer",
-               recipe)
+              recipe)
 
     parameters = _parameters(recipe, len(x), seed) | {
         "others": [other.filename for other in others], "eps": REFERENCE[recipe.dataset],
@@ -173,7 +173,7 @@ def untargeted_set(recipe, *, n, confidence=0.0):
     loading by a forward pass: answer, gap, box and norm.
     """
     data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
-    index = _first_right(model, data, 2 * n + 100)[:n]
+    index = first_right(model, data, 2 * n + 100)[:n]
 
     def make():
         x, y = data.x_test[index], data.y_test[index]
@@ -194,7 +194,7 @@ def targeted_set(recipe, *, per_class):
     dict: index (m,), y (m,), target (m, 9), x_adv (m, 9, H, W, C), l2 (m, 9): every other class.
     """
     data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
-    right = _first_right(model, data, 2000)
+    right = first_right(model, data, 2000)
     index = np.concatenate([right[data.y_test[right] == k][:per_class] for k in range(10)])
     y = data.y_test[index]
     target = np.array([[k for k in range(10) if k != label] for label in y]).reshape(-1, 9)
@@ -224,7 +224,7 @@ def confidence_growth(recipe, other, *, confidences, n):
     """
     data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
     rival, _ = training.load_or_train(other)
-    index = _first_right(model, data, 2 * n + 100)[:n]
+    index = first_right(model, data, 2 * n + 100)[:n]
     x, y = data.x_test[index], data.y_test[index]
 
     def make():
@@ -253,7 +253,7 @@ def _parameters(recipe, n, seed):
     return {"network": recipe.filename, "split": "test", "n": int(n), "seed": seed}
 
 
-def _first_right(model, data, size):
+def first_right(model, data, size):
     """Return the indices, among the first `size` test images, of those that the network has right."""
     logits = gradients.logits(model, data.x_test[:size])
     return np.flatnonzero(logits.argmax(axis=1) == data.y_test[:size])
@@ -264,13 +264,13 @@ def _prove_set(kept, data, model, recipe, confidence=0.0, targeted=False):
     x, x_adv, y, l2 = data.x_test[kept["index"]], kept["x_adv"], kept["y"], kept["l2"]
     margin = evaluation.margins(gradients.logits(model, x_adv), y) * (-1 if targeted else 1)
     prove(np.all((margin <= -confidence) | (l2 == 0)) and x_adv.min() >= 0 and x_adv.max() <= 1
-           and np.allclose(attacks.l2(x_adv - x), l2, atol=1e-4), "adversarial images", recipe)
+          and np.allclose(attacks.l2(x_adv - x), l2, atol=1e-4), "adversarial images", recipe)
 
 
 def _prove_same(kept, recipe, **expected):
     """Raise ValueError unless the kept adversarial images are of these very images and classes."""
     prove(all(np.array_equal(kept[name], value) for name, value in expected.items()),
-           "adversarial images", recipe)
+          "adversarial images", recipe)
 
 
 def prove(holds, what, recipe):

@@ -21,7 +21,8 @@ def grad_cam(model, x, class_index, layer=None, *, batch_size=128):
     """
     x, y = _checked(model, x, class_index)
     run = gradients.cached(_cam, model, default_layer(model) if layer is None else _known(model, layer))
-    maps = _in_batches(run, batch_size, x, y, description="Grad-CAM")
+    maps = np.concatenate([run(*batch).numpy()[:rows.stop - rows.start] for rows, *batch
+                           in gradients.batches(batch_size, x, y, description="Grad-CAM")])
     return tf.image.resize(maps[..., None], x.shape[1:3], method="bilinear").numpy()[..., 0]
 
 
@@ -47,8 +48,7 @@ def default_layer(model):
 def input_gradient(model, x, class_index, *, batch_size=128):
     """Return the derivative of the class's logit by the image, (N, H, W, C). Simonyan et al. 2014."""
     x, y = _checked(model, x, class_index)
-    run = gradients.function(model, _logit)
-    return _in_batches(lambda *batch: run(*batch)[1], batch_size, x, y, description="gradient")
+    return gradients.slopes(model, x, y, _logit, batch_size)
 
 
 def integrated_gradients(model, x, class_index, *, baseline=0.0, steps=64, batch_size=128):
@@ -227,8 +227,3 @@ def _checked(model, x, class_index):
         raise ValueError(f"a Keras model is needed, got {model!r}")
     y = np.asarray(class_index)
     return gradients.checked(model, x, np.full(len(x), y) if y.ndim == 0 else y)
-
-
-def _in_batches(run, size, x, y, description):
-    return np.concatenate([run(images, labels).numpy()[:rows.stop - rows.start]
-                           for rows, images, labels in gradients.batches(size, x, y, description=description)])

@@ -107,7 +107,6 @@ def decibels(gain, axis=0):
         return 10 * np.log10(power if axis is None else power.mean(axis=axis))
 
 
-
 def luma(x):
     """Return the luma of images or differences of images (N, H, W, C), float64 (N, H, W)."""
     return x[..., 0].astype(np.float64) if x.shape[3] == 1 else x.astype(np.float64) @ jpeg.TO_YCC[0]

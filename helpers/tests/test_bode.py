@@ -27,7 +27,7 @@ def test_waves_are_the_describing_function(lenet):
     mean, _ = frequency.error_map(lenet, data.x_test[:2], data.y_test[:2],
                                   amplitudes=bode.AMPLITUDES["mnist"], frequencies=waves)
     np.testing.assert_allclose(kept["wrong"] / 8, mean)
-    every = bode.frequency_sample(28, True)[0]
+    every = spectra.half_plane(28)
     assert len(every) == 393 > len(waves)
 
 
