@@ -9,7 +9,8 @@ EXECUTED  := notebooks/executed/$(PROFILE)
 RENDERED  := notebooks/rendered/$(PROFILE)
 BIN       := .venv/bin
 READY     := .venv/ready
-CODE      := $(filter-out helpers/download.py helpers/render.py helpers/verify.py, $(wildcard helpers/*.py))
+CODE      := $(filter-out helpers/download.py helpers/render.py helpers/verify.py helpers/explorer.py helpers/article.py helpers/appendix.py, $(wildcard helpers/*.py))
+PAGE      := $(addprefix helpers/page/, conf.json index.md.j2 page.css numeric.csl)
 STARTED   := $(EXECUTED)/.fresh-since
 
 ifneq ($(filter-out 0,$(FRESH)),)
@@ -40,9 +41,14 @@ $(READY) .venv-bench/ready: environment.yml helpers/pyproject.toml
 data: $(READY)  ## bring the full CIFAR-10 (FROM=folder: from .npz files there)
 	@$(BIN)/python -m helpers.download $(FROM)
 
-report: $(NAMES:%=$(RENDERED)/%.html)  ## execute all notebooks and render them as HTML
+report: html pdf $(NAMES:%=$(RENDERED)/%.html) explorer  ## execute all notebooks and write the report
 	@rm -f $(STALE)
-	@echo "The report: $(RENDERED)/"
+	@echo "The report: $(RENDERED)/report.html and report.pdf; beside it, the executed notebooks as HTML"
+
+html: $(RENDERED)/report.html  ## the report in HTML alone
+pdf: $(RENDERED)/report.pdf    ## the report in PDF alone
+
+explorer: $(RENDERED)/explorador.html  ## one page with sliders over image, attack, size and JPEG, offline
 
 smoke: $(READY)  ## the same, small and computed live (minutes)
 	@rm -rf notebooks/executed/smoke notebooks/rendered/smoke
@@ -74,6 +80,7 @@ $(EXECUTED)/02_entrenamiento.ipynb: $(EXECUTED)/01_datos.ipynb
 $(EXECUTED)/03_ataques.ipynb: $(EXECUTED)/02_entrenamiento.ipynb $(wildcard helpers/bench/*.py)
 $(EXECUTED)/04_defensa_jpeg.ipynb: $(EXECUTED)/03_ataques.ipynb
 $(EXECUTED)/05_transferencia.ipynb: $(EXECUTED)/03_ataques.ipynb
+$(EXECUTED)/07_saliencia.ipynb: $(EXECUTED)/03_ataques.ipynb
 
 $(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE) | $(READY)
 	@mkdir -p $(@D)
@@ -85,13 +92,24 @@ $(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE
 	@rm -f $(@:.ipynb=.failed.ipynb)
 	@mv $@.partial.ipynb $@
 
-$(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/render.py $(wildcard helpers/page/*) notebooks/references.bib
+$(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/render.py $(PAGE) notebooks/references.bib
 	@mkdir -p $(@D)/.partial
 	@echo "Rendering $@"
 	@$(BIN)/jupyter nbconvert --log-level WARN --to helpers.render.Page $< --output-dir $(@D)/.partial
 	@mv $(@D)/.partial/$(@F) $@; rmdir $(@D)/.partial 2>/dev/null || true
 
+$(RENDERED)/explorador.html: helpers/explorer.py helpers/page/explorer.html notebooks/$(PROFILE).yaml $(EXECUTED)/03_ataques.ipynb | $(READY)
+	@mkdir -p $(@D)
+	@echo "Writing $@"
+	@$(BIN)/python -m helpers.explorer notebooks/$(PROFILE).yaml $@
+
+$(RENDERED)/report.%: $(NAMES:%=$(EXECUTED)/%.ipynb) notebooks/informe.md helpers/article.py helpers/appendix.py helpers/render.py \
+  $(PAGE) $(wildcard helpers/page/article.*) notebooks/references.bib
+	@mkdir -p $(@D)
+	@echo "Writing $@"
+	@$(BIN)/python -m helpers.article $(EXECUTED) $@
+
 .DELETE_ON_ERROR:
 .SECONDARY:
 export NOTEBOOK GRID SCHEDULER WORKERS
-.PHONY: help setup data report smoke test verify sweep bench lab strip clean
+.PHONY: help setup data report html pdf explorer smoke test verify sweep bench lab strip clean

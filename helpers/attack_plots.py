@@ -46,11 +46,11 @@ def radius_axis(ax, eps, dataset, norm):
     if norm == np.inf and dataset == "cifar10":
         ticks = [e for e in eps if e == 0 or e == 0.5 or np.isclose(255 * e, (1, 4, 16)).any()]
         labels = [text.radius(dataset, e).replace("/255", "") for e in ticks]
-        labels[-1] = "127,5"
+        labels[-1] = "127.5"
         name = "$\\varepsilon$ en $L_\\infty$ (× 1/255)"
     else:
         ticks = [e for i, e in enumerate(eps) if i in (0, 1, 3, 5, 7) or e == max(eps)]
-        labels = [text.number(e, 2).rstrip("0").rstrip(",") for e in ticks]
+        labels = [text.number(e, 2).rstrip("0").rstrip(".") for e in ticks]
         name = "$\\varepsilon$ en $L_\\infty$" if norm == np.inf else "$\\varepsilon$ en $L_2$"
     ax.set_xticks(ticks, labels)
     ax.minorticks_off()
@@ -131,6 +131,5 @@ def growth(grown, axes, kind, label, interval):
     axes[1].fill_between(confidence, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axes[1].plot(confidence, hits / n, **style)
     plots.percent_axis(axes[1].yaxis)
-    plots.decorate(axes[0])
     plots.decorate(axes[1], xlabel="confianza $\\kappa$ (logits)")
     return axes

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from helpers import attacks, evaluation, float64, gradients, jpeg, text
+from helpers import attacks, evaluation, float64, gradients, jpeg, store, text
 from helpers.square import square
 
 COMPARISONS = {"≤": operator.le, "<": operator.lt, "≥": operator.ge}
@@ -33,6 +33,18 @@ def table(rows, **measured_on):
     """Return rows as a DataFrame: a column for each of `measured_on`, then those of the checks."""
     columns = [*measured_on, "check", "value", "threshold", "passed"]
     return pd.DataFrame([{**measured_on, **row} for row in rows], columns=columns)
+
+
+def kept(parameters, rows, **measured_on):
+    """Return the `table` of the checks rows(), kept as an artifact of these parameters.
+
+    parameters: dict that JSON can hold, of all that the checks depend on. rows(): returns the rows; minutes.
+    """
+    def make():
+        found = table(rows(), **measured_on)
+        return {name: found[name].to_numpy(None if found[name].dtype in (float, bool) else str) for name in found}
+
+    return pd.DataFrame(store.cached("checks", parameters, make))
 
 
 def summary(tables):

@@ -164,6 +164,12 @@ def bootstrap(statistic, *arrays, repeats=1000, seed=0):
     return tuple(np.percentile(values, [2.5, 97.5], axis=0))
 
 
+def mean(values):
+    """Return (mean, low, high) of the finite values (N,), with its 95 % interval; NaN where there are none."""
+    values = values[np.isfinite(values)]
+    return (values.mean(), *bootstrap(np.mean, values)) if len(values) else (np.nan,) * 3
+
+
 def crossed_bootstrap(statistic, values, repeats=500, seed=0):
     """Return the 95 % interval (low, high) of statistic(values), resampling seeds and images at once.
 

@@ -118,4 +118,4 @@ def agreement(predicted, observed, ax, color, marker="o", label=None, size=6):
         ax.axline((0, 0), slope=1, color="black", linewidth=0.6, linestyle=":")
     ax.scatter(predicted, observed, s=size, color=color, marker=marker, label=label, alpha=0.8,
                linewidth=0.8 if marker == "x" else 0)
-    return plots.decorate(ax)
+    return ax

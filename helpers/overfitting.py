@@ -2,7 +2,7 @@
 
 LeNet-5 on MNIST, trained as plainly as can be: Adam at a constant rate, no augmentation, no decay. One
 arm learns the true labels, another learns NOISE of them wrong. A run is measured as it passes EPOCHS;
-networks of other depths and widths after SHORT epochs.
+networks of other depths and widths after SHORT epochs. STUDY says what the report needs, which ships.
 """
 import functools
 import sys
@@ -24,7 +24,8 @@ SEARCHES = (*FGSM, "float64", "pgd_margin")
 PROFILE = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)  # L2 steps along the gradient
 QUANTILES = (5, 25, 50, 75, 95)
 AXES = {"epochs": EPOCHS, "layers": LAYERS, "width": WIDTHS}
-SEEDS = 10
+STUDY = {("epochs", 0.0): (EPOCHS, 8), ("layers", 0.0): (LAYERS, 5), ("width", 0.0): (WIDTHS, 3),
+         ("epochs", NOISE): (EPOCHS[:6], 3)}  # the values and the number of seeds of each (axis, wrong labels)
 N = 1000          # test images under attack
 N_DISTANCE = 100  # of Carlini & Wagner
 TRAIN = 10_000  # training images on which loss and accuracy are measured
@@ -61,17 +62,28 @@ def measure(recipe, epochs, n, n_distance):
     return {name: np.array([part[name] for part in parts]) for name in parts[0]}
 
 
-def studies(parts, *, seeds=range(SEEDS), epochs=SHORT, n=N, n_distance=N_DISTANCE, train_size=None,
+def study(values=None, n_seeds=None, **more):
+    """Return STUDY, a dict of part to arrays, as `studies`, whose other arguments `more` are.
+
+    values: dict from an axis to the values to take instead (None: those of STUDY). n_seeds: instead of theirs.
+    """
+    values = values or {}
+    return studies({part: values.get(part[0]) or own for part, (own, _) in STUDY.items()},
+                   seeds={part: range(n_seeds or count) for part, (_, count) in STUDY.items()}, **more)
+
+
+def studies(parts, *, seeds, epochs=SHORT, n=N, n_distance=N_DISTANCE, train_size=None,
             scheduler=None, workers=None):
     """Return what the networks of several parts of the study are worth: dict of part to arrays.
 
     parts: dict of (axis, label noise) to the values along the axis, None for those of AXES. axis: "epochs",
-    checkpoints of the same runs; or "layers", "width", networks of their own after `epochs` epochs. The
-    arrays are those of `measure`, of V values and S seeds, (V, S, ...), with value (V,) and seed (S,). Each
-    part is kept as an artifact, and each run by itself, so that an interrupted study goes on. All runs that
-    are missing are one sweep (sweeps.run, whose arguments the last two are).
+    checkpoints of the same runs; or "layers", "width", networks of their own after `epochs` epochs. seeds:
+    those of all parts, or a dict of part to its own. The arrays are those of `measure`, of V values and S
+    seeds, (V, S, ...), with value (V,) and seed (S,). Each part is kept as an artifact, and each run by
+    itself, so that an interrupted study goes on. All runs that are missing are one sweep (sweeps.run, whose
+    arguments the last two are).
     """
-    jobs = {part: _jobs(*part, AXES[_checked(part[0])] if values is None else tuple(values), list(seeds),
+    jobs = {part: _jobs(*part, _checked(part[0], values), list(seeds[part] if isinstance(seeds, dict) else seeds),
                         epochs, train_size, {"n": n, "n_distance": n_distance}) for part, values in parts.items()}
     keys = {part: {"axis": part[0], "jobs": [[seed, value, job.parameters] for (seed, value), job in own.items()]}
             for part, own in jobs.items()}
@@ -161,15 +173,22 @@ def _cross_entropy(logits, y):
     return -log_softmax(logits, axis=1)[np.arange(len(y)), y]
 
 
-def _checked(axis):
+def _checked(axis, values):
+    """Return the values along an axis, those of AXES for None; raise ValueError where they are none of it."""
     if axis not in AXES:
         raise ValueError(f"axis must be one of {', '.join(AXES)}, got {axis!r}")
-    return axis
+    values = AXES[axis] if values is None else tuple(values)
+    kind, fits = {"epochs": ("integers >= 1", lambda v: type(v) is int and v >= 1),
+                  "layers": ("integers >= 0", lambda v: type(v) is int and v >= 0),
+                  "width": ("positive numbers", lambda v: type(v) in (int, float) and 0 < v < np.inf)}[axis]
+    if len(values) < 3 or not all(map(fits, values)) or list(values) != sorted(set(values)):
+        raise ValueError(f"{axis} must be three or more {kind} that increase, got {list(values)}")
+    return tuple(map(float, values)) if axis == "width" else values  # 2 and 2.0 are one network
 
 
 def main():
     """Run the whole study: `make sweep`. SCHEDULER, WORKERS from the environment, as in sweeps.py."""
-    studies({(axis, noise): None for noise in (0.0, NOISE) for axis in AXES}, **sweeps.where())
+    study(**sweeps.where())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from helpers import text
 
@@ -52,27 +52,17 @@ def style():
         "image.cmap": "gray", "image.interpolation": "none", "image.composite_image": False})
 
 
-class _Comma(ScalarFormatter):
-    """Ticks with a decimal comma, whatever the locales that the machine has."""
-
-    def __call__(self, value, position=None):
-        return super().__call__(value, position).replace(".", ",")
-
-
 def decorate(ax, xlabel=None, ylabel=None, title=None):
-    """Set labels (with their units) and title, and give linear axes a decimal comma; return ax."""
+    """Set labels (with their units) and title; return ax."""
     ax.set(**{key: text for key, text in
               {"xlabel": xlabel, "ylabel": ylabel, "title": title}.items() if text is not None})
-    for axis in (ax.xaxis, ax.yaxis):
-        if type(axis.get_major_formatter()) is ScalarFormatter:
-            axis.set_major_formatter(_Comma())
     return ax
 
 
 def percent_axis(axis):
-    """Write the ticks of an axis of proportions as Spanish percentages; return the axis."""
+    """Write the ticks of an axis of proportions as percentages; return the axis."""
     axis.set_major_formatter(FuncFormatter(
-        lambda value, _: f"{100 * value:.4g}\u00a0%".replace(".", ",")))
+        lambda value, _: f"{100 * value:.4g}\u00a0%"))
     return axis
 
 
@@ -137,10 +127,10 @@ def learning_curve(history, metric, ax, color):
 
 
 def log_axis(axis, subs=(1, 2, 5)):
-    """Make an axis logarithmic, with plain numbers and a decimal comma at `subs` times 10^k; return it."""
+    """Make an axis logarithmic, with plain numbers at `subs` times 10^k; return it."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace(".", ",")))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
     return axis
 

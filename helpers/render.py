@@ -20,8 +20,11 @@ from nbconvert.preprocessors import Preprocessor
 
 from helpers import store
 
+WORDS = {"fig": "figura", "tbl": "tabla", "eq": "ecuación", "sec": "sección"}
+REFERENCE = re.compile(r"@((fig|tbl|eq|sec):[\w-]+)")
 BIBLIOGRAPHY = store.ROOT / "notebooks" / "references.bib"
 PAGE = Path(__file__).parent / "page"
+STYLE = PAGE / "numeric.csl"  # of the citations
 
 
 def split_options(source):
@@ -32,37 +35,70 @@ def split_options(source):
     return options, "\n".join(lines[count:]).strip("\n")
 
 
+def described(options):
+    """Return a cell's options with its alternative text on one line; raise ValueError if a figure has none."""
+    if "fig-cap" in options and not options.get("fig-alt"):
+        raise ValueError(f"the figure {options.get('label', options['fig-cap'])!r} has no fig-alt")
+    return options | {"alt": " ".join(str(options.get("fig-alt", "")).split()).replace('"', "'")}
+
+
+def caption(kind, number, words):
+    """Return a caption that begins with what it is and its number."""
+    return f"**{WORDS[kind].capitalize()}\u00a0{number}.** {' '.join(words.split())}"
+
+
+def resolve(cells, numbers):
+    """Put a link of word and number where a text, of the cells or of their outputs, refers to a label: @fig:x.
+
+    numbers: of each label; None where its cell showed nothing. Raises ValueError for a label that is not there.
+    """
+    def link(found):
+        if found[1] not in numbers:
+            raise ValueError(f"a text refers to {found[1]}, which is not there")
+        value = numbers[found[1]]
+        return f"[{WORDS[found[2]]}\u00a0{value}](#{found[1]})" if value else f"{WORDS[found[2]]} que aquí no se hizo"
+
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = REFERENCE.sub(link, cell.source)
+        for output in cell.get("outputs", ()):
+            if "text/markdown" in output.get("data", {}):
+                output.data["text/markdown"] = REFERENCE.sub(link, output.data["text/markdown"])
+
+
 class CellOptions(Preprocessor):
     """Moves each code cell's options into its metadata, with its numbered caption."""
 
     def preprocess(self, nb, resources):
-        counts, chapter = {"fig": 0, "tbl": 0}, _chapter(nb)
+        counts, chapter, numbers = {"fig": 0, "tbl": 0}, _chapter(nb), {}
         for cell in nb.cells:
             if cell.cell_type != "code":
                 continue
             options, cell.source = split_options(cell.source)
-            for kind, word in (("fig", "Figura"), ("tbl", "Tabla")):
-                caption = options.get(f"{kind}-cap")
-                if caption is None:
+            for kind in counts:
+                if f"{kind}-cap" not in options:
                     continue
-                if kind == "fig" and not options.get("fig-alt"):
-                    raise ValueError(f"the figure {options.get('label', caption)!r} has no fig-alt")
                 if "num" not in options:
                     counts[kind] += 1
                 number = options.get("num", f"{chapter}.{counts[kind]}")
-                options["caption"] = f"**{word} {number}.** {' '.join(caption.split())}"
-            options["alt"] = " ".join(str(options.get("fig-alt", "")).split()).replace('"', "'")
-            cell.metadata["options"] = options
+                options["caption"] = caption(kind, number, options[f"{kind}-cap"])
+                numbers[options.get("label")] = number if cell.outputs else None
+            cell.metadata["options"] = described(options)
+        resolve(nb.cells, numbers)
         return nb, resources
 
 
-class PageMarkdown(MarkdownExporter):
-    """An executed notebook to pandoc's Markdown."""
+class ArticleMarkdown(MarkdownExporter):
+    """Cells whose options are told already (article.py) to pandoc's Markdown."""
     template_name = "page"
     extra_template_basedirs = [str(PAGE.parent)]
 
     def _template_extension_default(self):
         return ".md.j2"
+
+
+class PageMarkdown(ArticleMarkdown):
+    """An executed notebook to pandoc's Markdown."""
 
     def _init_preprocessors(self):
         super()._init_preprocessors()
@@ -85,7 +121,7 @@ class Page(Exporter):
             html = pypandoc.convert_text(text, "html5", "markdown", extra_args=[
                 "--standalone", "--embed-resources", "--mathml", "--toc", "--toc-depth=2",
                 "--wrap=none", "--columns=10000", "--section-divs", f"--resource-path={folder}",
-                f"--css={PAGE / 'page.css'}", "--citeproc", f"--bibliography={BIBLIOGRAPHY}",
+                f"--css={PAGE / 'page.css'}", "--citeproc", f"--bibliography={BIBLIOGRAPHY}", f"--csl={STYLE}",
                 "--metadata=lang:es", f"--metadata=pagetitle:{title}", "--metadata=link-citations",
                 "--metadata=reference-section-title:Referencias", "--fail-if-warnings"])
         resources["output_extension"] = ".html"

@@ -6,6 +6,7 @@ is the class whose logit z_c is explained. A map is (N, H, W), >= 0; maps that t
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.ndimage import correlate1d
 from scipy.special import rel_entr
 from scipy.stats import rankdata
 
@@ -118,10 +119,7 @@ def count_layers(model):
 
 def spearman(one, two):
     """Return the rank correlation of each pair of maps, (N,); NaN where a map is constant."""
-    ranks = [rankdata(part.reshape(len(part), -1), axis=1) for part in (one, two)]
-    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
-    norm = np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), norm, out=np.full(len(a), np.nan), where=norm > 0)
+    return _correlation(*(rankdata(part.reshape(len(part), -1), axis=1) for part in (one, two)))
 
 
 def ssim(one, two):
@@ -184,6 +182,28 @@ def jensen_shannon(one, two):
     middle = (a + b) / 2
     found = (rel_entr(a, middle) + rel_entr(b, middle)).sum(axis=1) / (2 * np.log(2))
     return np.where((sums[0][:, 0] > 0) & (sums[1][:, 0] > 0), found, np.nan)
+
+
+def alignment(x, gradient):
+    """Return the absolute cosine between images and gradients (N, H, W, C), each less its mean: (N,).
+
+    NaN where one is constant.
+    """
+    return np.abs(_correlation(*(part.reshape(len(part), -1).astype(np.float64) for part in (x, gradient))))
+
+
+def edges(x):
+    """Return how steep images (N, H, W, C) are at each pixel, (N, H, W): the norm of Sobel's two differences."""
+    steep = [correlate1d(correlate1d(x.astype(np.float64), [-1, 0, 1], across), [1, 2, 1], along)
+             for across, along in ((1, 2), (2, 1))]
+    return np.sqrt(np.square(steep).sum(axis=(0, 4)))
+
+
+def _correlation(a, b):
+    """Return the correlation of each row of two arrays (N, pixels); NaN where one is constant."""
+    a, b = (part - part.mean(axis=1, keepdims=True) for part in (a, b))
+    norm = np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), norm, out=np.full(len(a), np.nan), where=norm > 0)
 
 
 def _centroid(maps):

@@ -4,7 +4,7 @@ As in plots.py, functions take data and axes, draw, and return the axes.
 """
 import numpy as np
 
-from helpers import plots
+from helpers import evaluation, plots
 
 
 def overlay(x, values, ax, title=None, high=None):
@@ -29,10 +29,38 @@ def signed(values, ax, title=None, high=None):
     return ax
 
 
-def similarity(count, values, ax, marker, label, interval):
+def before_after(images, maps, titles, axes):
+    """Draw images (K, H, W, C) with maps (K, H, W) over them, all maps in one scale; return the axes, (K,).
+
+    A map that is None leaves its image bare.
+    """
+    high = max(float(values.max()) for values in maps if values is not None)
+    for x, values, title, ax in zip(images, maps, titles, axes):
+        if values is None:
+            plots.image(x, ax, title)
+        else:
+            overlay(x, values, ax, title, high or 1)
+        ax.title.set_fontsize(6)
+    return axes
+
+
+def similarity(count, values, ax, marker, label):
     """Draw the mean similarity (P, n) against the number of random layers (P,), with its 95 % band; return ax."""
-    low, high = np.transpose([interval(row[np.isfinite(row)]) if np.isfinite(row).any() else (np.nan, np.nan)
-                              for row in values])
-    line, = ax.plot(count, np.nanmean(values, axis=1), marker=marker, markersize=3, label=label)
+    middle, low, high = np.transpose([evaluation.mean(row) for row in values])
+    line, = ax.plot(count, middle, marker=marker, markersize=3, label=label)
     ax.fill_between(count, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     return plots.decorate(ax, "capas al azar")
+
+
+def dots(rows, values, ax, kind, label, offset=0.0):
+    """Draw (mean, low, high), (K, 3), as dots with their 95 % bars, one a row; return ax.
+
+    rows: their names, from the top down. offset: how far below its row's middle, so that several fit.
+    """
+    middle, low, high = np.transpose(values)
+    at = np.arange(len(rows)) + offset
+    ax.errorbar(middle, at, xerr=[middle - low, high - middle], fmt=plots.MARKERS[kind], markersize=3.5, linewidth=1,
+                color=plots.COLORS[kind], label=label)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    return ax

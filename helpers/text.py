@@ -6,7 +6,7 @@ from IPython.display import Markdown, display
 
 
 def number(value, decimals=None):
-    """Return a number as Spanish text: decimal comma, thin space between thousands.
+    """Return a number as in Mexico: decimal point, comma between thousands.
 
     decimals: None leaves integers whole and gives the other numbers 3. A true minus sign. A dash where
     there is no number (NaN), "∞" where it is infinite.
@@ -15,10 +15,7 @@ def number(value, decimals=None):
         return "–" if np.isnan(value) else "∞" if value > 0 else "−∞"
     if decimals is None:
         decimals = 0 if float(value).is_integer() else 3
-    text = f"{value:,.{decimals}f}".replace("-", "−")
-    whole, _, fraction = text.partition(".")
-    whole = whole.replace(",", "" if len(whole) <= 5 else "\u202f")
-    return f"{whole},{fraction}" if fraction else whole
+    return f"{round(float(value), decimals) + 0.0:,.{decimals}f}".replace("-", "−")  # -0.0 + 0.0 is 0.0
 
 
 def significant(value, digits=2):
@@ -29,18 +26,18 @@ def significant(value, digits=2):
         return number(value, 0 if value == round(value) else 1)
     text = f"{value:.{digits}g}"
     if "e" not in text:
-        return text.replace(".", ",").replace("-", "−")
+        return text.replace("-", "−")
     mantissa, exponent = text.split("e")
-    return f"{mantissa.replace('.', ',').replace('-', '−')} × 10^{int(exponent)}^".replace("^-", "^−")
+    return f"{mantissa.replace('-', '−')} × 10^{int(exponent)}^".replace("^-", "^−")
 
 
 def percent(value, decimals=2):
-    """Return a proportion as a Spanish percentage, "91,25 %"."""
+    """Return a proportion as a percentage, "91.25 %"."""
     return f"{number(100 * value, decimals)}\u00a0%"
 
 
 def with_interval(value, low, high, decimals=2):
-    """Return a proportion and its 95 % interval: "91,25 % [90,68; 91,79]". A dash of NaN."""
+    """Return a proportion and its 95 % interval: "91.25 % [90.68; 91.79]". A dash of NaN."""
     if np.isnan(value):
         return "–"
     return (f"{percent(value, decimals)} [{number(100 * low, decimals)}; "
@@ -48,7 +45,7 @@ def with_interval(value, low, high, decimals=2):
 
 
 def bracketed(value, low, high, decimals=None):
-    """Return a number and its interval, "91,3 [90,7; 91,8]"; decimals as in `number`. A dash of NaN."""
+    """Return a number and its interval, "91.3 [90.7; 91.8]"; decimals as in `number`. A dash of NaN."""
     if np.isnan(value):
         return "–"
     value, low, high = (number(v, decimals) for v in (value, low, high))
@@ -56,9 +53,9 @@ def bracketed(value, low, high, decimals=None):
 
 
 def radius(dataset, eps):
-    """Return an L-infinity radius as the field writes it: "8/255" on CIFAR-10, "0,3" on MNIST."""
+    """Return an L-infinity radius as the field writes it: "8/255" on CIFAR-10, "0.3" on MNIST."""
     if dataset != "cifar10" or eps in (0, 0.5):
-        return number(eps, 2).rstrip("0").rstrip(",") if eps else "0"
+        return number(eps, 2).rstrip("0").rstrip(".") if eps else "0"
     return f"{number(255 * eps, 1 if eps < 1 / 255 else 0)}/255"
 
 
@@ -74,7 +71,12 @@ def say(sentence):
 
 
 def table(rows, header):
-    """Show rows of values as a Markdown table under `header`; text to the left, numbers right.
+    """Show rows of values as a Markdown table under `header`, as `markdown` writes it."""
+    display(Markdown(markdown(rows, header)))
+
+
+def markdown(rows, header):
+    """Return rows of values as a Markdown table under `header`; text to the left, numbers right.
 
     Of floats one decimal is written: format those that need another number of them beforehand.
     """
@@ -83,7 +85,17 @@ def table(rows, header):
     lines = [header, ["---:" if right else ":---" for right in numeric]]
     lines += [[number(v, 0 if isinstance(v, Integral) else 1) if isinstance(v, Real) else str(v)
                for v in row] for row in rows]
-    display(Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines)))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def claims(rows):
+    """Show claims of the 2021 draft, rows (claim, what was measured, verdict): the report joins those of all notebooks."""
+    table(rows, CLAIMS)
+
+
+def published(rows):
+    """Show our numbers against published ones, rows (what, published, ours, source): the report joins them."""
+    table(rows, PUBLISHED)
 
 
 def provenance(ledger):
@@ -91,6 +103,8 @@ def provenance(ledger):
 
     More than three artifacts of one name and action are one row, with their number and total.
     """
+    if ledger.empty:
+        return say("Nada se cargó ni se calculó.")
     actions = {"loaded": "cargado", "computed": "calculado"}
     kind = ledger.artifact.where(ledger.artifact.str.startswith("network"),
                                  ledger.artifact.str.rpartition("-")[0])
@@ -105,6 +119,9 @@ def provenance(ledger):
     table(rows, ["artefacto", "en esta ejecución", "segundos que llevó", "hecho el"])
 
 
+CLAIMS = ["lo que se afirmaba", "lo que se midió (intervalos al 95 %)", "veredicto"]
+PUBLISHED = ["qué", "publicado", "aquí", "fuente"]
+
 NETWORKS = {"lenet": "LeNet-5", "resnet": "ResNet-20",
             "lenet-adv": "LeNet-5 adv.", "resnet-adv": "ResNet-20 adv.",  # trained adversarially
             "lenet-jpeg": "LeNet-5 JPEG", "resnet-jpeg": "ResNet-20 JPEG"}  # on JPEG images
@@ -113,7 +130,7 @@ LAYERS = {"image": "imagen", "normalization": "normaliza", "c1": "C1", "s2": "S2
           "stage2": "etapa 2", "stage3": "etapa 3", "average": "promedio"}
 DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
-ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "carlini_wagner": "C&W", "noise": "ruido", "none": "ninguno"}
+ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "pgd_margin": "PGD", "carlini_wagner": "C&W", "noise": "ruido", "none": "ninguno"}
 KNOWLEDGE = {"blind": "no conoce JPEG", "identity": "códec verdadero, gradiente identidad",  # who attacks
              "differentiable": "códec diferenciable", "worst": "el peor de los tres"}
 SEARCHES = {"probabilities": "FGSM, probabilidades", "cross_entropy": "FGSM, logits",  # by their loss

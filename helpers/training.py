@@ -176,19 +176,31 @@ def load_or_train(recipe):
     """Return (model, history) of a Recipe: loaded if its file is there, else trained and kept.
 
     history: dict of lists with one value an epoch: loss, accuracy, val_loss, val_accuracy,
-    learning_rate. Training goes on from the last finished epoch if it was interrupted. Raises
-    ValueError where the network's file, or its interrupted training, is damaged, and where the
-    recipe needs more training images than there are.
+    learning_rate. A network that is loaded again is the same object, so that what was compiled for it
+    serves again: do not change its weights. Training goes on from the last finished epoch if it was
+    interrupted. Raises ValueError where the network's file, or its interrupted training, is damaged,
+    and where the recipe needs more training images than there are.
     """
+    return _kept(recipe, _network) or _train(recipe)
+
+
+def _kept(recipe, read):
+    """Return (model, history) of a network that is kept, the model by read(path, its digest); None if it is not."""
     found = store.find(recipe.filename)
-    if found:
-        path, record = found
-        if record["parameters"] != as_json(recipe):
-            raise ValueError(f"{path} was trained by another recipe than its name says")
-        model = _load(path)
-        store.note(path.name, "loaded", record)
-        return model, record["history"]
-    return _train(recipe)
+    if not found:
+        return None
+    path, record = found
+    if record["parameters"] != as_json(recipe):
+        raise ValueError(f"{path} was trained by another recipe than its name says")
+    model = read(path, record["sha256"])
+    store.note(path.name, "loaded", record)
+    return model, record["history"]
+
+
+@functools.lru_cache(maxsize=16)
+def _network(path, sha256):
+    """Return the network at `path`, whose file has this digest; always the same object."""
+    return _load(path)
 
 
 def trajectory(recipe, epochs):
@@ -210,7 +222,7 @@ def trajectory(recipe, epochs):
     missing = [stage.epochs for stage in passed if not store.find(stage.filename)]
     running, shown = _run(recipe, missing) if missing else iter(()), None
     for stage in passed:
-        network = next(running) if stage.epochs in missing else load_or_train(stage)[0]
+        network = next(running) if stage.epochs in missing else _kept(stage, lambda path, _: _load(path))[0]
         if shown is None:
             shown = network
         shown.set_weights(network.get_weights())

@@ -2,21 +2,28 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import kendalltau, page_trend_test
-
-from helpers import evaluation
+from scipy.stats import kendalltau, page_trend_test, t as student
 
 
 class Trend(NamedTuple):
     """What happens to a quantity of S seeds along V values of an axis."""
     tau: float       # mean over the seeds of Kendall's rank correlation with the axis
-    tau_low: float   # its 95 % interval, resampling seeds
+    tau_low: float   # its 95 % interval over seeds, within [-1, 1]
     tau_high: float
-    change: float    # mean over the seeds of the last value less the first
+    change: float    # mean over the seeds of the last value less the first, and its interval
     low: float
     high: float
     effect: float    # that change over its standard deviation between seeds (Cohen's d of pairs)
     p: float         # of Page's test, two-sided
+
+
+def mean(values):
+    """Return (mean, low, high) of S >= 2 values, one a seed: Student's 95 % interval, wide where seeds are few."""
+    values = np.asarray(values, float)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"an interval over seeds needs at least 2 of them in a row, got {values.shape}")
+    middle, half = values.mean(), student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return middle, middle - half, middle + half
 
 
 def trend(values):
@@ -31,10 +38,9 @@ def trend(values):
     tau = np.array([np.nan_to_num(kendalltau(np.arange(len(row)), row).statistic) for row in values])
     change = values[:, -1] - values[:, 0]
     spread = change.std(ddof=1)
+    effect = change.mean() / spread if spread else np.inf * change.mean() if change.any() else 0.0
     p = min(page_trend_test(part).pvalue for part in (values, values[:, ::-1]))
-    return Trend(tau.mean(), *evaluation.bootstrap(np.mean, tau), change.mean(),
-                 *evaluation.bootstrap(np.mean, change), change.mean() / spread if spread else np.inf * np.sign(change.mean()),
-                 min(1.0, 2 * p))
+    return Trend(*np.clip(mean(tau), -1, 1), *mean(change), effect, min(1.0, 2 * p))
 
 
 def holm(p):

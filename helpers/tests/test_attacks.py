@@ -352,11 +352,13 @@ def test_what_an_image_gets_does_not_depend_on_its_batch(lenet, call, kind):
     if kind == "linear":  # of as many inputs as CIFAR-10, over which a product may be cut up
         model, x = _WIDE, np.random.default_rng(0).random((34, 32, 32, 3), np.float32)
     descends = "nb_iter" in call.keywords
+    # On some processors a product over so many inputs is cut up by its batch, and its last bits then differ.
+    same = np.array_equal if kind == "lenet" else lambda one, other: np.mean(np.abs(one - other) > 1e-5) < 1e-3
     whole = call(model, x, y, batch_size=64)
     for rows, size in ((slice(0, 34), 17), (slice(0, 8), 1), (slice(0, 5), 128)):
-        assert np.array_equal(whole[rows], call(model, x[rows], y[rows], batch_size=size))
+        assert same(whole[rows], call(model, x[rows], y[rows], batch_size=size))
     if not descends:  # PGD's random start goes by the position
-        assert np.array_equal(whole[5:9], call(model, x[5:9], y[5:9]))
+        assert same(whole[5:9], call(model, x[5:9], y[5:9]))
     assert not np.array_equal(whole, x)
 
 

@@ -1,6 +1,7 @@
 """Every check passes on a case made to pass, and fails on a case made to fail."""
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -43,6 +44,20 @@ def test_a_table_has_the_columns_and_every_check_its_sentence(case):
     assert table.passed.dtype == bool and table.passed.all() and (table.model == "lenet").all()
     assert checks.table([]).columns.tolist() == ["check", "value", "threshold", "passed"]
     assert text.CHECKS.keys() == checks.BOUNDS.keys()
+
+
+def test_kept_checks_are_computed_once(made):
+    calls = []
+
+    def rows():
+        calls.append(1)
+        return [checks.row("ball", 0.0), checks.row("clean_accuracy", 0.5), checks.row("monotone", 3.0)]
+
+    first, again = (checks.kept({"network": "n", "n": 3}, rows, model="LeNet-5") for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+    pd.testing.assert_frame_equal(first, checks.table(rows(), model="LeNet-5"), check_dtype=False)
+    assert len(calls) == 2 and first.passed.dtype == bool and checks.summary([first]) == checks.summary([again])
+    assert len(checks.kept({"network": "n", "n": 4}, rows, model="LeNet-5")) == 3 and len(calls) == 3
 
 
 def test_rows_at_their_thresholds_and_nan():

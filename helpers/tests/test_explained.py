@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from helpers import attacks, datasets, explained, gradients, saliency, store, training
+from helpers import attacks, batches, datasets, explained, gradients, saliency, store, training
 
 RECIPE = training.RECIPES["mnist", "lenet"]
 
@@ -47,3 +47,54 @@ def test_the_cascade_starts_at_one(lenet):
         np.testing.assert_allclose(kept[method][0], 1, atol=1e-3)
         if method != "integrated":  # which is zero where the image is black, whatever the network
             assert np.nanmean(kept[method][2]) < 0.9
+
+
+@pytest.mark.parametrize("dataset", datasets.NAMES)
+def test_maps_of_other_labels_are_those_of_the_networks(made, dataset):
+    small = {"epochs": 1, "train_size": 200}
+    kept = explained.labels(dataset, n=4, **small)
+    data = datasets.load(dataset)
+    told, other = (training.load_or_train(explained.pupil(dataset, label_noise=noise, **small))[0] for noise in (0.0, 0.9))
+    maps = [saliency.grad_cam(model, data.x_test[:4], data.y_test[:4]) for model in (told, other)]
+    np.testing.assert_allclose(kept["grad_cam"][1], saliency.spearman(*maps), atol=1e-4)
+    assert kept["train_accuracy"].shape == (3,) and len(list(made.glob("network-*.keras"))) == 3
+    assert explained.labels(dataset, n=4, **small)["gradient"].tolist() == kept["gradient"].tolist()
+
+
+def test_random_labels_say_nothing():
+    y = np.repeat(np.arange(10), 2000)
+    told = batches.mislabelled(y, explained.RANDOM, 0)
+    for k in range(10):
+        assert np.allclose(np.bincount(told[y == k], minlength=10) / 2000, 0.1, atol=0.03)
+
+
+def test_readable_gradients(lenet):
+    kept = explained.readable(RECIPE, n=6)
+    data = datasets.load("mnist")
+    x, y = data.x_test[:6], data.y_test[:6]
+    g = saliency.input_gradient(lenet, x, y)
+    for i in range(6):
+        assert kept["cosine"][i] == pytest.approx(abs(np.corrcoef(x[i].ravel(), g[i].ravel())[0, 1]), abs=1e-5)
+        power = np.abs(np.fft.fftshift(np.fft.fft2(g[i, :, :, 0]))) ** 2
+        at = np.fft.fftshift(np.fft.fftfreq(28))
+        assert kept["high"][i] == pytest.approx(power[np.hypot(at[:, None], at) > 0.25].sum() / power.sum(), abs=1e-5)
+
+
+def test_a_tale_turns_one_class_into_another_and_draws_its_way(lenet, made):
+    kept = explained.tale(RECIPE, 3, 8, n=4)
+    data = datasets.load("mnist")
+    x = data.x_test[kept["index"]]
+    assert (data.y_test[kept["index"]] == 3).all() and (gradients.logits(lenet, x).argmax(axis=1) == 3).all()
+    assert (gradients.logits(lenet, kept["near"]).argmax(axis=1) == 8).all()
+    assert attacks.linf(kept["step"] - x).max() <= explained.EPS["mnist"] + 1e-6
+    assert attacks.l2(kept["near"] - x).max() < attacks.l2(data.x_test[data.y_test == 8][:1] - x).min()
+    cosines = explained.towards(RECIPE, 3, 8, n=4)
+    mean = data.x_train[data.y_train == 8].mean(axis=0)
+    one, two = (kept["near"] - x)[1].ravel(), (mean - x[1]).ravel()
+    np.testing.assert_allclose(cosines[1, 8], one @ two / np.linalg.norm(one) / np.linalg.norm(two), atol=1e-5)
+    assert cosines.shape == (4, 10) and np.nanmax(np.abs(cosines)) <= 1
+    path, = made.glob("tale*.npz")
+    np.savez(path, **kept | {"near": np.clip(x + 1e-3, 0, 1)})
+    store.write_json(store.record_path(path), store.read_record(path) | {"sha256": store.file_sha256(path)})
+    with pytest.raises(ValueError, match="targeted images of .* are not those"):
+        explained.tale(RECIPE, 3, 8, n=4)

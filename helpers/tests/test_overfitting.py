@@ -57,24 +57,35 @@ def test_large_margins_mask_fgsm_and_nothing_else(lenet):
 
 
 def test_a_study_joins_its_runs_in_order(made):
-    parts = {("epochs", 0.0): [1, 2], ("layers", 0.2): [0, 2]}
+    parts = {("epochs", 0.0): [1, 2, 3], ("layers", 0.2): [0, 1, 2]}
     found = overfitting.studies(parts, seeds=range(2), epochs=1, train_size=200, workers=1, **SIZES)
     assert list(found) == list(parts)
     epochs, layers = found.values()
-    assert epochs["value"].tolist() == [1, 2] and epochs["right"].shape == (2, 2, 6, 13, 20)
-    assert layers["parameters"][1, 0] - layers["parameters"][0, 0] == 2 * (84 * 84 + 84)
-    run = {"recipe": training.as_json(overfitting.recipe(1, epochs=2, train_size=200)), "epochs": [1, 2], **SIZES}
+    assert epochs["value"].tolist() == [1, 2, 3] and epochs["right"].shape == (3, 2, 6, 13, 20)
+    assert layers["parameters"][2, 0] - layers["parameters"][0, 0] == 2 * (84 * 84 + 84)
+    run = {"recipe": training.as_json(overfitting.recipe(1, epochs=3, train_size=200)), "epochs": [1, 2, 3], **SIZES}
     one = store.cached("overfitting_run", run, None)  # of the second seed, as the worker sent it
     for name in ("test_loss", "l2", "right"):
         assert np.array_equal(epochs[name][:, 1], one[name])
     deep = {"recipe": training.as_json(overfitting.recipe(0, epochs=1, extra_layers=2, label_noise=0.2, train_size=200)),
             "epochs": [1], **SIZES}
-    assert np.array_equal(layers["profile"][1, 0], store.cached("overfitting_run", deep, None)["profile"][0])
+    assert np.array_equal(layers["profile"][2, 0], store.cached("overfitting_run", deep, None)["profile"][0])
     kept = {path.name for path in made.iterdir()}
     again = overfitting.studies(parts, seeds=range(2), epochs=1, train_size=200, workers=1, **SIZES)
     assert {path.name for path in made.iterdir()} == kept and np.array_equal(again["epochs", 0.0]["l2"], epochs["l2"])
     with pytest.raises(ValueError, match="axis must be one of epochs, layers, width, got 'depth'"):
-        overfitting.studies({("depth", 0.0): None})
+        overfitting.studies({("depth", 0.0): None}, seeds=range(2))
+
+
+@pytest.mark.parametrize("axis, values, message", [
+    ("epochs", [0, 1, 2], "epochs must be three or more integers >= 1 that increase, got \\[0, 1, 2\\]"),
+    ("layers", [2, 0, 4], "layers must be three or more integers >= 0 that increase, got \\[2, 0, 4\\]"),
+    ("width", [1.0, 2], "width must be three or more positive numbers that increase, got \\[1.0, 2\\]"),
+    ("width", [-1, 1, 2], "width must be three or more positive"), ("epochs", [1, 1.5, 2], "epochs must be three or more integers")])
+def test_values_that_are_none_of_an_axis(axis, values, message, made):
+    with pytest.raises(ValueError, match=message):
+        overfitting.studies({(axis, 0.0): values}, seeds=range(2))
+    assert not made.exists() or not list(made.iterdir())
 
 
 def test_losses_of_attacks_that_are_mistaken_and_mended():

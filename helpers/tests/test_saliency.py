@@ -169,3 +169,14 @@ def test_what_does_not_fit_is_refused():
     dense = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="no convolutional layer"):
         saliency.grad_cam(dense, x, 0)
+
+
+def test_alignment_and_edges():
+    rng = np.random.default_rng(0)
+    x = rng.random((3, 8, 8, 2)).astype(np.float32)
+    np.testing.assert_allclose(saliency.alignment(x, 0.5 - 3 * x), 1, atol=1e-6)
+    assert np.isnan(saliency.alignment(x, np.ones_like(x))).all()
+    step = np.zeros((1, 8, 8, 1), np.float32)
+    step[:, :, 4:] = 1
+    found = saliency.edges(step)[0]
+    assert np.all(found[:, 3:5] == 4) and np.all(found[:, [0, 1, 2, 5, 6, 7]] == 0)  # Sobel's weights 1, 2, 1

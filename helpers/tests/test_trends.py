@@ -18,6 +18,12 @@ def test_a_trend_has_its_sign_and_size():
     np.testing.assert_allclose([falling.tau, falling.change, falling.p], [-found.tau, -found.change, found.p])
 
 
+def test_a_change_that_is_the_same_in_all_seeds():
+    flat, rising = np.ones((4, 3)), np.tile([0.0, 1.0, 2.0], (4, 1))
+    assert trends.trend(flat).effect == 0 and trends.trend(flat).change == 0
+    assert trends.trend(rising).effect == np.inf and trends.trend(-rising).effect == -np.inf
+
+
 def test_page_s_statistic_by_all_permutations():
     """Exact for 3 seeds at 3 points: L of all 216 ways to rank them."""
     values = np.array([[1, 2, 3], [1, 3, 2], [2, 1, 3.0]])
@@ -31,6 +37,16 @@ def test_no_trend_is_found_where_there_is_none():
     rng = np.random.default_rng(1)
     p = [trends.trend(rng.normal(0, 1, (10, 6))).p for _ in range(200)]
     assert np.mean(np.array(p) < 0.05) < 0.1 and np.mean(p) > 0.35
+
+
+def test_intervals_over_few_seeds_cover():
+    rng = np.random.default_rng(3)
+    for count in (2, 4, 8):
+        found = np.array([trends.mean(row) for row in rng.normal(1, 2, (2000, count))])
+        covered = np.mean((found[:, 1] <= 1) & (1 <= found[:, 2]))
+        assert 0.93 < covered < 0.97, (count, covered)
+    with pytest.raises(ValueError, match=r"at least 2 of them in a row, got \(1,\)"):
+        trends.mean([1.0])
 
 
 def test_holm():

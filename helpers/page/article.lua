@@ -1,0 +1,83 @@
+-- For the report: its front page, numbered equations, and the alternative texts that pandoc's Typst writer leaves out.
+
+local function quoted(text)
+  return '"' .. text:gsub('\\', '\\\\'):gsub('"', '\\"'):gsub('%s+', ' ') .. '"'
+end
+
+local function typst(inline)
+  return (pandoc.write(pandoc.Pandoc{pandoc.Plain{inline}}, 'typst'):gsub('%s+$', ''))
+end
+
+local function image(img)
+  return pandoc.RawInline('typst', '#image(' .. quoted(img.src) .. ', alt: ' ..
+    quoted(img.attributes.alt or pandoc.utils.stringify(img.caption)) ..
+    (img.attributes.width and ', width: ' .. img.attributes.width or '') .. ')')
+end
+
+local function mathematics(math)
+  local block = math.mathtype == 'DisplayMath'
+  return pandoc.RawInline('typst', '#math.equation(block: ' .. tostring(block) .. ', alt: ' .. quoted(math.text) ..
+    ', ' .. typst(math) .. ')')
+end
+
+-- ::: {.equation #eq:x}: the formula, and its number in a paragraph of its own.
+local function equation(div)
+  if not div.classes:includes 'equation' then return nil end
+  local number = pandoc.utils.stringify(div.content[2])
+  return {pandoc.RawBlock('typst', '#grid(columns: (3em, 1fr, 3em), align: (left + horizon, center + horizon, ' ..
+      'right + horizon), [], ['), div.content[1], pandoc.RawBlock('typst', '], [' .. number .. ']) <' .. div.identifier .. '>')}
+end
+
+-- Columns of a table too wide for its page: each has room for its longest word, and more the more it has to say.
+local ROOM = 112  -- letters in a line of a table
+
+local function widths(tbl)
+  local longest, whole, words, letters = {}, {}, 0, 0
+  local function measure(rows)
+    for _, row in ipairs(rows) do
+      for i, cell in ipairs(row.cells) do
+        local said = pandoc.utils.stringify(cell.contents)
+        whole[i] = math.max(whole[i] or 0, utf8.len(said) + 2)
+        for word in said:gmatch '%S+' do longest[i] = math.max(longest[i] or 0, utf8.len(word) + 2) end
+      end
+    end
+  end
+  measure(tbl.head.rows)
+  for _, body in ipairs(tbl.bodies) do measure(body.body) end
+  for i = 1, #whole do
+    longest[i] = math.max(longest[i] or 2, i == 1 and math.min(whole[1], 26) or 2)  -- names in the first stay whole
+    words, letters = words + longest[i], letters + whole[i]
+  end
+  if letters <= ROOM then return nil end
+  local spare = math.max(ROOM - words, 0) / math.max(letters - words, 1)
+  for i, spec in ipairs(tbl.colspecs) do
+    tbl.colspecs[i] = {spec[1], (longest[i] + spare * (whole[i] - longest[i])) / math.max(ROOM, words)}
+  end
+  return tbl
+end
+
+-- pandoc's page has a place for title, authors, date and abstract: what else the front page tells goes beside these.
+local function front(meta)
+  local where, keywords = pandoc.Inlines{}, pandoc.Inlines{pandoc.Strong 'Palabras clave:', pandoc.Space()}
+  for _, name in ipairs{'course', 'programme', 'university'} do
+    if meta[name] then
+      where:extend(#where > 0 and {pandoc.LineBreak()} or {})
+      where:extend(meta[name])
+    end
+  end
+  for i, word in ipairs(meta.keywords or {}) do
+    keywords:extend(i > 1 and {pandoc.Str ',', pandoc.Space()} or {})
+    keywords:extend(word)
+  end
+  meta.subtitle = pandoc.MetaInlines(where)
+  if meta.abstract and meta.keywords then meta.abstract:insert(pandoc.Para(keywords .. {pandoc.Str '.'})) end
+  return meta
+end
+
+function Pandoc(doc)
+  if FORMAT:match 'typst' then
+    return doc:walk{Div = equation, Table = widths}:walk{Image = image, Math = mathematics}
+  end
+  doc.meta = front(doc.meta)
+  return doc
+end
