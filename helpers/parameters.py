@@ -15,8 +15,9 @@ def check(namespace, **allowed):
     Call it as `parameters.check(globals(), seed=range(1000), ...)` in the cell after the
     parameters, with every parameter of the notebook. What a value may be: a list of choices, each
     a value or again one of these; a range of integers; a tuple (low, high) of real numbers, ends
-    included; a type, any value of it. Unknown are the names that papermill injected and that are not in `allowed`; those of
-    a whole profile (notebooks/smoke.yaml, say) are let through, since all notebooks share it.
+    included; a set {what}, a list of such values, at least one; a type, any value of it. Unknown are the names
+    that papermill injected and that are not in `allowed`; those of a whole profile (notebooks/smoke.yaml, say)
+    are let through, since all notebooks share it.
     """
     injected = _injected(namespace.get("In", []))
     unknown = [name for name in injected if name not in allowed and not _of_profile(name, injected)]
@@ -60,6 +61,8 @@ def _of_profile(name, injected):
 def _fits(value, what):
     if isinstance(what, list):
         return any(_fits(value, choice) for choice in what)
+    if isinstance(what, set):
+        return type(value) is list and len(value) > 0 and all(_fits(v, choice) for v in value for choice in what)
     if isinstance(what, type):
         return type(value) is what
     if isinstance(what, range):
@@ -73,6 +76,8 @@ def _fits(value, what):
 def _describe(what):
     if isinstance(what, list):
         return " or ".join(_describe(choice) for choice in what)
+    if isinstance(what, set):
+        return "a list, each entry " + _describe(list(what))
     if isinstance(what, type):
         return {"str": "a text"}.get(what.__name__, what.__name__)
     if isinstance(what, range):

@@ -1,4 +1,5 @@
--- For the report: its front page, numbered equations, and the alternative texts that pandoc's Typst writer leaves out.
+-- For the report: its front page, numbered equations, figures side by side, and the alternative texts that pandoc's
+-- Typst writer leaves out.
 
 local function quoted(text)
   return '"' .. text:gsub('\\', '\\\\'):gsub('"', '\\"'):gsub('%s+', ' ') .. '"'
@@ -74,7 +75,45 @@ local function front(meta)
   return meta
 end
 
+-- A figure's picture, where it takes half the line or less.
+local function narrow(block)
+  local found
+  if block and block.t == 'Figure' then
+    block:walk{Image = function(img) found = img end}
+    local width = found and found.attributes.width
+    return width and tonumber(width:match '^([%d.]+)%%$') and tonumber(width:match '^([%d.]+)%%$') <= 50
+  end
+end
+
+local function widened(figure)
+  return figure:walk{Image = function(img) img.attributes.width = '100%'; return img end}
+end
+
+-- Two narrow figures, one after the other, stand side by side.
+local function pairs_of_figures(blocks)
+  local result, i = pandoc.Blocks{}, 1
+  while i <= #blocks do
+    if narrow(blocks[i]) and narrow(blocks[i + 1]) then
+      local left, right = widened(blocks[i]), widened(blocks[i + 1])
+      if FORMAT:match 'typst' then
+        result:extend{pandoc.RawBlock('typst', '#place(auto, float: true, clearance: 1.2em, block[\n' ..
+                        '#show figure.where(kind: image): set figure(placement: none)\n' ..
+                        '#grid(columns: (1fr, 1fr), column-gutter: 1.2em, ['),
+                      left, pandoc.RawBlock('typst', '], ['), right, pandoc.RawBlock('typst', '])])')}
+      else
+        result:insert(pandoc.Div({left, right}, pandoc.Attr('', {'pair'})))
+      end
+      i = i + 2
+    else
+      result:insert(blocks[i])
+      i = i + 1
+    end
+  end
+  return result
+end
+
 function Pandoc(doc)
+  doc.blocks = pairs_of_figures(doc.blocks)
   if FORMAT:match 'typst' then
     return doc:walk{Div = equation, Table = widths}:walk{Image = image, Math = mathematics}
   end

@@ -103,6 +103,10 @@ def test_check_knows_ranges_choices_and_profiles():
     for value in (1.5, float("nan"), "0.5"):
         with pytest.raises(ValueError, match="eps must be"):
             parameters.check({"eps": value}, eps=(0.0, 1.0))
+    parameters.check({"eps": [0, 0.5]}, eps={(0.0, 1.0)})
+    for value in (0.5, [], [0.5, 2], ["0.5"], (0.5,)):
+        with pytest.raises(ValueError, match=r"eps must be a list, each entry a number in \[0.0, 1.0\]"):
+            parameters.check({"eps": value}, eps={(0.0, 1.0)})
 
 
 def test_the_project_names_no_absolute_path():
