@@ -25,7 +25,7 @@ HIGH = 0.25  # cycles per pixel, from which on a frequency counts as high
 SEARCH = 500  # test images among which those to show are looked for
 TEMPLATE = Path(__file__).parent / "page" / "explorer.html"
 LABELS = {"noise": "ruido", "fgsm": "FGSM", "pgd_margin": "PGD", "carlini_wagner": "Carlini y Wagner"}
-DEFAULTS = {"dataset": "all", "seed": 0, "epochs": None, "train_size": None, "width": 1, "n_explorer": 1}
+DEFAULTS = {"dataset": "all", "seed": 0, "epochs": None, "train_size": None, "n_explorer": 1}
 
 
 def columns(dataset):
@@ -182,7 +182,7 @@ def main(profile, path):
         raise ValueError(f"{profile} must hold parameters, a name and a value a line, got {given!r}")
     given = DEFAULTS | {name: given[name] for name in DEFAULTS if name in given}  # the others are notebooks'
     parameters.check(given, dataset=["all", *datasets.NAMES], seed=range(2**31), epochs=[None, range(1, 1001)],
-                     train_size=[None, range(100, 60001)], width=(0.1, 10), n_explorer=range(1, 11))
+                     train_size=[None, range(100, 60001)], n_explorer=range(1, 11))
     per_class = given.pop("n_explorer")
     recipes = [recipe for kind in ("natural", "adversarial") for recipe in training.recipes(kind=kind, **given)]
     page({recipe: states(recipe, per_class=per_class, seed=given["seed"])

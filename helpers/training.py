@@ -134,11 +134,11 @@ ENDS = {"natural": "", "adversarial": "-adv", "jpeg": "-jpeg"}  # of a network's
 
 
 def recipes(dataset="all", architecture="all", *, kind="natural", seed=0, epochs=None,
-            train_size=None, width=1.0):
+            train_size=None):
     """Return the recipes of these data sets and architectures; "all" takes both.
 
     kind: one of KINDS; of the others there may be none. epochs, train_size: instead of the recipes'
-    own, where given. width: factor on the networks' hidden sizes. Without train_size, a recipe that neither ships nor has been trained takes the
+    own, where given. Without train_size, a recipe that neither ships nor has been trained takes the
     training images at hand: all of them, or the tracked part of CIFAR-10. So every seed can be
     trained on a fresh clone, and the recipe says on what. Raises ValueError for a name that is not
     in RECIPES or KINDS.
@@ -153,7 +153,6 @@ def recipes(dataset="all", architecture="all", *, kind="natural", seed=0, epochs
     for (name, built), recipe in KINDS[kind].items():
         if dataset in ("all", name) and architecture in ("all", built):
             recipe = dataclasses.replace(recipe, seed=seed, train_size=train_size,
-                                         arguments=() if width == 1 else (("width", float(width)),),
                                          epochs=recipe.epochs if epochs is None else epochs)
             if train_size is None and not store.find(recipe.filename):
                 data = datasets.load(name)
