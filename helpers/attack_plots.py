@@ -67,12 +67,12 @@ def chance(ax, level, grey=None):
     return ax
 
 
-def class_grid(images, names, figsize=(plots.WIDTH, plots.WIDTH)):
+def class_grid(images, names, width=plots.WIDTH):
     """Draw a 10 × 10 grid of images: row for the true class, column for the target; return the axes.
 
     images: (10, 10, H, W, C), None where there is none. The diagonal, the originals, is framed.
     """
-    fig, axes = plt.subplots(10, 10, figsize=figsize)
+    fig, axes = plt.subplots(10, 10, figsize=(width, width))
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     for i, row in enumerate(axes):
         for j, ax in enumerate(row):
@@ -85,9 +85,9 @@ def class_grid(images, names, figsize=(plots.WIDTH, plots.WIDTH)):
                     spine.set(linewidth=1.8, color=plots.COLORS["fgsm"])
         row[0].set_ylabel(names[i], rotation=0, ha="right", va="center", fontsize=7)
     for j, ax in enumerate(axes[0]):
-        ax.set_title(names[j], fontsize=7, pad=2)
-    fig.supxlabel("clase objetivo (columnas)", fontsize=8)
-    fig.supylabel("clase verdadera (filas)", fontsize=8)
+        ax.set_title(names[j], fontsize=7, pad=2, rotation=0 if len(names[j]) < 3 else 90)
+    fig.supxlabel("clase objetivo (columnas)", fontsize=7)
+    fig.supylabel("clase verdadera (filas)", fontsize=7)
     return axes
 
 

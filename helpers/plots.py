@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from helpers import text
 
 WIDTH = 6.7  # inches: a figure across the text, printed at its own size
+HALF = 0.49 * WIDTH  # of two side by side
 
 # One colour for one thing, everywhere.
 COLORS = {
@@ -80,7 +81,7 @@ def image(x, ax, title=None):
 def image_grid(x, titles=None, columns=10, width=WIDTH):
     """Draw images (N, H, W, C) in rows of `columns`, each with its title; return the axes, (N,)."""
     rows = -(-len(x) // columns)
-    height = rows * (width / columns) * (1.28 if titles is not None else 1.03)
+    height = rows * (1.03 * width / columns + (0.16 if titles is not None else 0))
     fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     fig.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.02, hspace=0.02)
     for i, ax in enumerate(axes.flat):
@@ -103,7 +104,7 @@ def class_counts(table, names):
 
     table: of datasets.statistics. names: what to write below the bars.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.3))
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.7))
     for ax, split, title in zip(axes, ("train", "test"), ("entrenamiento", "prueba")):
         is_count = (table.split == split) & table.quantity.str.startswith("class")
         counts = table[is_count].value.astype(int).to_numpy()
