@@ -45,8 +45,8 @@ def made_up(tmp_path_factory):
 
 
 def rendered():
-    """Return the reports that have been rendered here, by `make report` or `make smoke`."""
-    return sorted((store.ROOT / "notebooks" / "rendered").glob("*/report.html"))
+    """Return the report that `make report` has rendered here, if it has. (Others may be of one data set alone.)"""
+    return sorted((store.ROOT / "notebooks" / "rendered").glob("report/report.html"))
 
 
 @pytest.fixture(scope="module", params=["made up", *rendered()], ids=lambda path: getattr(path, "parent", path) and str(path)[-40:])
@@ -102,6 +102,14 @@ def test_every_figure_of_the_draft_is_there_and_referred_to(page):
     labels = {value for value in page.values("id") if re.match("(fig|tbl):", value)}
     assert WANTED <= labels
     assert labels - targets == set(), "nothing refers to these"
+
+
+def test_narrow_figures_stand_side_by_side(page):
+    beside = [i for i, (tag, attributes) in enumerate(page.tags) if attributes.get("class") == "pair"]
+    assert len(beside) == 4  # figures 2, 3, 6, and Grad-CAM before and after
+    for i in beside:
+        within = [attributes for tag, attributes in page.tags[i + 1:i + 8] if tag == "img"]
+        assert len(within) == 2 and all("width:100" in attributes["style"].replace(" ", "") for attributes in within)
 
 
 def test_nothing_is_left_unresolved(page):
