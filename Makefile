@@ -50,7 +50,7 @@ pdf: $(RENDERED)/report.pdf    ## the report in PDF alone
 
 explorer: $(RENDERED)/explorador.html  ## one page with sliders over image, attack, size and JPEG, offline
 
-smoke: $(READY)  ## the same, small and computed live (minutes)
+smoke: $(READY)  ## the same, small, of MNIST alone, computed live (half an hour)
 	@rm -rf notebooks/executed/smoke notebooks/rendered/smoke
 	@$(MAKE) --no-print-directory report PROFILE=smoke FRESH=1
 
