@@ -62,7 +62,7 @@ def _fits(value, what):
     if isinstance(what, list):
         return any(_fits(value, choice) for choice in what)
     if isinstance(what, set):
-        return type(value) is list and len(value) > 0 and all(_fits(v, choice) for v in value for choice in what)
+        return type(value) is list and len(value) > 0 and all(_fits(entry, list(what)) for entry in value)
     if isinstance(what, type):
         return type(value) is what
     if isinstance(what, range):

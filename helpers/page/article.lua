@@ -81,7 +81,8 @@ local function narrow(block)
   if block and block.t == 'Figure' then
     block:walk{Image = function(img) found = img end}
     local width = found and found.attributes.width
-    return width and tonumber(width:match '^([%d.]+)%%$') and tonumber(width:match '^([%d.]+)%%$') <= 50
+    local share = width and tonumber(width:match '^([%d.]+)%%$')
+    return share and share <= 50
   end
 end
 
