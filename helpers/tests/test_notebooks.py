@@ -1,4 +1,5 @@
 """The notebooks' form, and what they do with parameters; executing them is `make smoke`'s part."""
+import ast
 import statistics
 import subprocess
 import sys
@@ -50,6 +51,14 @@ def test_every_figure_is_described(path):
 def test_no_path_tricks(path):
     for cell in _code_cells(path):
         assert "sys.path" not in cell.source and "chdir" not in cell.source
+
+
+def test_helpers_comes_before_tensorflow(path):
+    code = "\n".join(render.split_options(cell.source)[1] for cell in _code_cells(path))
+    imports = [node for node in ast.parse(code).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    roots = [(node.names[0].name if isinstance(node, ast.Import) else node.module).split(".")[0] for node in imports]
+    late = [name for name in ("tensorflow", "keras", "cleverhans") if name in roots]
+    assert all(roots.index("helpers") < roots.index(name) for name in late)  # which sets how TensorFlow is loaded
 
 
 def test_profiles(path):
