@@ -37,6 +37,11 @@ def interval(correct, n):
     return tuple(binomtest(int(correct), int(n)).proportion_ci(method="wilson"))
 
 
+def share(right):
+    """Return the share of true ones in (N,) booleans and its `interval`: an array (3,), of NaN where N = 0."""
+    return np.array([right.mean(), *interval(right.sum(), len(right))]) if len(right) else np.full(3, np.nan)
+
+
 def test_logits(recipe, n=10_000):
     """Return (logits, y) of a recipe's network on the first n test images, as many as there are.
 

@@ -37,6 +37,12 @@ def test_wilson_by_its_formula():
         evaluation.interval(6, 5)
 
 
+def test_share_is_a_mean_with_its_interval_and_empty_of_nothing():
+    right = np.arange(50) < 40
+    np.testing.assert_allclose(evaluation.share(right), (0.8, *evaluation.interval(40, 50)))
+    assert np.isnan(evaluation.share(right[:0])).all()
+
+
 def test_a_calibrated_network_has_a_small_error_and_a_doubled_one_has_not():
     rng = np.random.default_rng(0)
     z = rng.normal(0, 2, (40000, 10)).astype(np.float32)
