@@ -49,12 +49,23 @@ local function widths(tbl)
     longest[i] = math.max(longest[i] or 2, i == 1 and math.min(whole[1], 26) or 2)  -- names in the first stay whole
     words, letters = words + longest[i], letters + whole[i]
   end
-  if letters <= ROOM then return nil end
+  if letters <= ROOM then return tbl end
   local spare = math.max(ROOM - words, 0) / math.max(letters - words, 1)
   for i, spec in ipairs(tbl.colspecs) do
     tbl.colspecs[i] = {spec[1], (longest[i] + spare * (whole[i] - longest[i])) / math.max(ROOM, words)}
   end
   return tbl
+end
+
+local WHOLE = 12  -- rows: a table of no more does not break across pages
+
+local function laid(tbl)
+  local rows = 0
+  for _, body in ipairs(tbl.bodies) do rows = rows + #body.body end
+  tbl = widths(tbl)
+  if rows > WHOLE then return tbl end
+  return {pandoc.RawBlock('typst', '#[#show figure.where(kind: table): set block(breakable: false)'), tbl,
+          pandoc.RawBlock('typst', ']')}
 end
 
 -- pandoc's page has a place for title, authors, date and abstract: what else the front page tells goes beside these.
@@ -116,7 +127,7 @@ end
 function Pandoc(doc)
   doc.blocks = pairs_of_figures(doc.blocks)
   if FORMAT:match 'typst' then
-    return doc:walk{Div = equation, Table = widths}:walk{Image = image, Math = mathematics}
+    return doc:walk{Div = equation, Table = laid}:walk{Image = image, Math = mathematics}
   end
   doc.meta = front(doc.meta)
   return doc
