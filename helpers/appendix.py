@@ -5,7 +5,7 @@ import platform
 
 import nbformat
 
-from helpers import text
+from helpers import store, text
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "imagecodecs", "matplotlib", "seaborn", "papermill", "nbconvert",
             "pypandoc_binary", "typst")
@@ -31,7 +31,7 @@ def times(executed):
 
 def machine(executed):
     """Return a table of this machine and of the versions of the packages."""
-    rows = [["procesador", _processor()], ["núcleos", os.cpu_count()], ["memoria", f"{_memory():.0f} GB"],
+    rows = [["procesador", store.processor()], ["núcleos", os.cpu_count()], ["memoria", f"{_memory():.0f} GB"],
             ["sistema", platform.platform(terse=True)], ["Python", platform.python_version()]]
     return text.markdown([*rows, *([name, importlib.metadata.version(name)] for name in PACKAGES)], ["", "versión"])
 
@@ -55,14 +55,6 @@ def _told(notebook):
     source, = (cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     values = (line.split("#")[0].split("=", 1) for line in source.splitlines())
     return notebook.metadata.papermill | {"defaults": {name.strip(): value.strip() for name, value in values}}
-
-
-def _processor():
-    try:
-        with open("/proc/cpuinfo", encoding="utf8") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _memory():

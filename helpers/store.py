@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,15 @@ def versions():
     """Return the versions of the packages that numbers depend on, by name."""
     names = ("tensorflow", "keras", "cleverhans", "numpy")
     return {name: importlib.metadata.version(name) for name in names}
+
+
+def processor():
+    """Return the name of this machine's processor, beside which alone seconds mean something."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf8") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def fresh_since():
@@ -127,7 +137,7 @@ def write(path, save, parameters, seconds, **more):
     with atomic(path) as partial:
         save(partial)
     record = {"parameters": parameters, "seconds": round(seconds, 3), "made": time.time(),
-              "versions": versions(), "sha256": file_sha256(path), **more}
+              "versions": versions(), "processor": processor(), "sha256": file_sha256(path), **more}
     write_json(record_path(path), record)
     return record
 

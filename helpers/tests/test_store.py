@@ -37,11 +37,12 @@ def test_a_table_comes_back_as_it_was(made):
     assert len(calls) == 1
 
 
-def test_the_record_tells_parameters_time_and_versions(made):
+def test_the_record_tells_parameters_time_processor_and_versions(made):
     store.cached("thing", {"eps": 0.1, "norm": 2}, _counter({"a": np.zeros(1)})[0])
     record = json.loads(next(made.glob("*.npz.json")).read_text())
     assert record["parameters"] == {"eps": 0.1, "norm": 2}
     assert record["seconds"] >= 0 and record["versions"]["numpy"] == np.__version__
+    assert record["processor"] == store.processor() != ""
 
 
 def test_an_interrupted_write_leaves_no_artifact(made, monkeypatch):
