@@ -2,6 +2,7 @@
 import importlib.metadata
 import os
 import platform
+from itertools import zip_longest
 
 import nbformat
 
@@ -18,22 +19,22 @@ def parameters(executed):
         for parameter, default in metadata["defaults"].items():
             value = str(metadata["parameters"].get(parameter, default))
             readers.setdefault((parameter, value), []).append(name[:2])
-    return text.markdown([[f"`{name}`", value.replace("None", "–"), ", ".join(notebooks)]
-                          for (name, value), notebooks in readers.items()], ["parámetro", "valor", "cuadernos"])
+    rows = [[f"`{name}`", value.replace("None", "–"), ", ".join(notebooks)] for (name, value), notebooks in readers.items()]
+    return _halved(rows, ["parámetro", "valor", "cuadernos"])
 
 
 def times(executed):
     """Return a table of the minutes that each executed notebook took, with their sum."""
     minutes = {name: metadata["duration"] / 60 for name, metadata in _papermill(executed).items()}
-    return text.markdown([[f"`{name}`", float(value)] for name, value in (minutes | {"total": sum(minutes.values())}).items()],
-                         ["cuaderno", "minutos"])
+    rows = [[f"`{name}`", text.number(value, 1)] for name, value in (minutes | {"total": sum(minutes.values())}).items()]
+    return _halved(rows, ["cuaderno", "minutos"])
 
 
 def machine(executed):
     """Return a table of this machine and of the versions of the packages."""
     rows = [["procesador", store.processor()], ["núcleos", os.cpu_count()], ["memoria", f"{_memory():.0f} GB"],
             ["sistema", platform.platform(terse=True)], ["Python", platform.python_version()]]
-    return text.markdown([*rows, *([name, importlib.metadata.version(name)] for name in PACKAGES)], ["", "versión"])
+    return _halved([*rows, *([name, importlib.metadata.version(name)] for name in PACKAGES)], ["", "versión"])
 
 
 def command(executed):
@@ -55,6 +56,13 @@ def _told(notebook):
     source, = (cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     values = (line.split("#")[0].split("=", 1) for line in source.splitlines())
     return notebook.metadata.papermill | {"defaults": {name.strip(): value.strip() for name, value in values}}
+
+
+def _halved(rows, header):
+    """Return a long and narrow table as Markdown, its second half beside its first."""
+    half = -(-len(rows) // 2)
+    pairs = zip_longest(rows[:half], rows[half:], fillvalue=[""] * len(header))
+    return text.markdown([left + right for left, right in pairs], header * 2)
 
 
 def _memory():
