@@ -1,6 +1,6 @@
 """Thin library under the notebooks: data, networks, training, evaluation, artifacts and figures."""
 import os
 
-# TensorFlow uses oneDNN by itself only where a processor has AVX-512; elsewhere its convolutions are 1.5 to
-# 2.5 times as fast too. It reads this as it is imported, so that helpers comes before tensorflow and keras.
+# TensorFlow uses oneDNN by itself only where a processor has AVX-512; elsewhere its convolutions are 1.5 to 3
+# times as fast too. It reads this as it is imported, so that helpers comes before tensorflow and keras.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
