@@ -72,11 +72,10 @@ def test_logits(recipe, n=10_000):
 
 def accuracy_row(recipe, logits, y):
     """Return one tidy row: the clean test accuracy of a recipe's network on these images."""
-    correct, n = int(np.sum(logits.argmax(axis=1) == y)), len(y)
-    low, high = interval(correct, n)
+    value, low, high = share(logits.argmax(axis=1) == y)
     return {"dataset": recipe.dataset, "model": recipe.model, "seed": recipe.seed,
-            "attack": "none", "norm": "", "eps": 0.0, "defense": "none", "quality": "", "n": n,
-            "metric": "accuracy", "value": correct / n, "low": low, "high": high}
+            "attack": "none", "norm": "", "eps": 0.0, "defense": "none", "quality": "", "n": len(y),
+            "metric": "accuracy", "value": value, "low": low, "high": high}
 
 
 def accuracy_table(measured):

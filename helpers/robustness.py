@@ -113,12 +113,11 @@ def _accuracy_rows(recipe, attack, norm, n, seed):
     kept = answers(recipe, attack, norm=norm, n=n, seed=seed)
     rows = []
     for eps, answer in zip(kept["eps"], kept["answer"]):
-        correct, total = int(np.sum(answer == kept["y"])), len(kept["y"])
-        low, high = evaluation.interval(correct, total)
+        value, low, high = evaluation.share(answer == kept["y"])
         rows.append({"dataset": recipe.dataset, "model": recipe.model, "seed": recipe.seed,
                      "attack": attack, "norm": NORM_NAMES[norm], "eps": eps,
-                     "defense": "none", "quality": "", "n": total, "metric": "accuracy",
-                     "value": correct / total, "low": low, "high": high})
+                     "defense": "none", "quality": "", "n": len(answer), "metric": "accuracy",
+                     "value": value, "low": low, "high": high})
     return rows
 
 
