@@ -23,13 +23,15 @@ def benchmark(cells=measure.CELLS, n=None, repeats=None):
     kept = {}
 
     def collect():
-        bar = tqdm(wanted.items(), unit="run")
-        for key, what in bar:
+        bar = tqdm(sorted(wanted, key=lambda key: measure.takes_hours(*key[:2])), unit="run")
+        for key in bar:
             bar.set_description(name(*key))
+            what = wanted[key]
             kept[key] = store.cached("bench_run", what, lambda: measure.measure(
                 *key, what["n"], what["repeats"]))
-        store.cached("bench_l2", listed, lambda: {name(*key): m["l2"] for key, m in kept.items()})
-        return combine(kept)
+        measured = {key: kept[key] for key in wanted}
+        store.cached("bench_l2", listed, lambda: {name(*key): m["l2"] for key, m in measured.items()})
+        return combine(measured)
     return store.cached("bench", listed, collect, recompute=recompute)
 
 

@@ -96,6 +96,17 @@ def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_read(made, monke
         table.name(FGSM, *peer) for peer in measure.libraries(FGSM)}
 
 
+def test_what_takes_hours_is_measured_last_and_listed_in_its_place(made, monkeypatch):
+    called = []
+    monkeypatch.setattr(measure, "measure", lambda cell, library, variant, n, repeats: (
+        called.append((cell, library)), {"seconds": np.ones(1), "l2": np.ones(1)})[1])
+    cells = [CW._replace(dataset="cifar10", model="resnet"), FGSM]
+    rows = table.benchmark(cells)
+    assert [measure.takes_hours(*key) for key in called] == [False] * (len(called) - 1) + [True]
+    assert rows.library[rows.attack == "carlini_wagner"].unique().tolist() == [
+        "ours", "foolbox", "art", "cleverhans"]
+
+
 def test_recompute_finds_what_was_measured_and_leaves_the_rest(tmp_path):
     l2 = _fgsm(n=20)
     rows = table.combine({(FGSM, "ours", "compiled"): {"seconds": np.ones(1), "l2": l2}})
