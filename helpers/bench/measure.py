@@ -106,30 +106,34 @@ def measure(cell, library, variant, n, repeats):
     """Measure one library on one cell; return a dict of arrays.
 
     seconds (repeats,): of a call on all n images, compilation not counted. l2 (n,): of each image's
-    perturbation, NaN where the attack failed. For ours also bare_seconds (repeats + 1,): of the
-    compiled forward and backward passes that it used, alone, measured in turn with it; and passes
-    (1,): their number an image.
+    perturbation, NaN where the attack failed. What a time is compared with is measured in turn with it,
+    before each call and after the last, for a machine's speed drifts: for a peer, ours_seconds
+    (repeats + 1,), of our attack on the same images; for ours, bare_seconds (repeats + 1,), of the
+    compiled forward and backward passes that it used, alone, and passes (1,), their number an image.
     """
     keras.utils.set_random_seed(0)
     model, x, y = subject(cell.dataset, cell.model, n)
     settings = {"attack": cell.attack, "norm": cell.norm, **cell.settings}
     told = labels(y, cell.targeted)
-    attack = functools.partial(peers.PEERS[library, variant], model, x, told, cell.targeted)
-    attack(settings | BRIEF.get(cell.attack, {}))  # compiles
-    bare = one_pass(model, x, told, cell) if library == "ours" else None
-    seconds, passes = [], []
+
+    def ready(peer):
+        """Return the attack of a peer, compiled."""
+        attack = functools.partial(peer, model, x, told, cell.targeted)
+        attack(settings | BRIEF.get(cell.attack, {}))
+        return functools.partial(attack, settings)
+    attack = ready(peers.PEERS[library, variant])
+    reference = one_pass(model, x, told, cell) if library == "ours" else ready(peers.ours)
+    seconds, beside = [], [timed(reference)[0]]
     for _ in range(repeats):
-        if bare:
-            passes.append(timed(bare)[0])
-        took, x_adv = timed(functools.partial(attack, settings), at_least=0.2)
+        took, x_adv = timed(attack, at_least=0.2)
         seconds.append(took)
+        beside.append(timed(reference)[0])
     result = {"seconds": np.array(seconds), "l2": distances(model, x, told, x_adv, cell.targeted)}
-    if bare:
-        passes.append(timed(bare)[0])
-        used = gradients_used(model, x, told, cell.targeted, settings) / n
-        forward = timed(lambda: gradients.logits(model, x))[0] if cell.attack == "pgd" else 0.0
-        result |= {"bare_seconds": used * np.array(passes) + forward, "passes": np.array([used])}
-    return result
+    if library != "ours":
+        return result | {"ours_seconds": np.array(beside)}
+    used = gradients_used(model, x, told, cell.targeted, settings) / n
+    forward = timed(lambda: gradients.logits(model, x))[0] if cell.attack == "pgd" else 0.0
+    return result | {"bare_seconds": used * np.array(beside) + forward, "passes": np.array([used])}
 
 
 def gradients_used(model, x, y, targeted, settings):

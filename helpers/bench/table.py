@@ -13,11 +13,12 @@ COLUMNS = ["dataset", "model", "seed", "attack", "norm", "eps", "targeted", "lib
 def benchmark(cells=measure.CELLS, n=None, repeats=None):
     """Return the table of these cells, measuring what is not kept; n, repeats: not the usual ones.
 
-    Metrics: "seconds" of a call on n images (median; low and high are the extremes), "bare_seconds"
-    (so long the passes alone took), "success" (share of the n images), "mean_l2" and "median_l2"
-    (over successes) and, for Carlini-Wagner, "difference": our mean L2 less the peer's, in percent
-    of the peer's, over the n images where both succeeded. Intervals are of 95 %. Each measurement is
-    an artifact by itself, so that an interrupted benchmark goes on.
+    Metrics: "seconds" of a call on n images; for ours "limit", these over those of the bare passes
+    timed in turn with it; for a peer "slower", these over those of our attack timed in turn with it (of all
+    three the median; low and high are the extremes); "success" (share of the n images), "mean_l2" and
+    "median_l2" (over successes) and, for Carlini-Wagner, "difference": our mean L2 less the peer's, in
+    percent of the peer's, over the n images where both succeeded. Intervals are of 95 %. Each measurement
+    is an artifact by itself, so that an interrupted benchmark goes on.
     """
     wanted, listed = _wanted(cells, n, repeats)
     kept = {}
@@ -57,8 +58,7 @@ def _wanted(cells, n=None, repeats=None):
 def summary(table):
     """Return a row for each cell, library and variant, by name: a wide table of the metrics.
 
-    ms: milliseconds an image. limit: our seconds over those of the bare passes. slower: a peer's time
-    an image over ours. gap, gap_low, gap_high: of "difference".
+    ms: milliseconds an image. limit, slower: as in `benchmark`. gap, gap_low, gap_high: of "difference".
     """
     rows = []
     for _, group in table.groupby(["dataset", "attack", "norm", "targeted"], sort=False):
@@ -67,14 +67,11 @@ def summary(table):
             row = mine.iloc[0][["dataset", "model", "attack", "norm", "targeted"]].to_dict() | {
                 "library": library, "variant": variant, "n": int(mine.n.max()),
                 "ms": 1e3 * value.seconds / mine.n.max(), "success": value.success,
-                "limit": value.seconds / value.get("bare_seconds", np.nan),
-                "mean_l2": value.get("mean_l2", np.nan), "median_l2": value.get("median_l2", np.nan)}
-            row["slower"] = row["ms"] / rows[-1]["first"] if library != "ours" else np.nan
-            row["first"] = row["ms"] if library == "ours" else rows[-1]["first"]
+                **{metric: value.get(metric, np.nan) for metric in ("limit", "slower", "mean_l2", "median_l2")}}
             for key, column in (("gap", "value"), ("gap_low", "low"), ("gap_high", "high")):
                 row[key] = gap[column].item() if len(gap) else np.nan
             rows.append(row)
-    return pd.DataFrame(rows).drop(columns="first")
+    return pd.DataFrame(rows)
 
 
 def name(cell, library, variant):
@@ -98,8 +95,11 @@ def combine(measured):
 
 def quantities(kept):
     """Return the rows of one measurement, as far as they do not depend on others."""
-    rows = [_row(metric, np.median(kept[metric]), (kept[metric].min(), kept[metric].max()))
-            for metric in ("seconds", "bare_seconds") if metric in kept]
+    times = {"seconds": kept["seconds"]}
+    for metric, reference in (("limit", "bare_seconds"), ("slower", "ours_seconds")):
+        if reference in kept:
+            times[metric] = kept["seconds"] / ((kept[reference][:-1] + kept[reference][1:]) / 2)
+    rows = [_row(metric, np.median(values), (values.min(), values.max())) for metric, values in times.items()]
     found = kept["l2"][~np.isnan(kept["l2"])].astype(np.float64)
     rows.append(_row("success", len(found) / len(kept["l2"]),
                      evaluation.interval(len(found), len(kept["l2"]))))
@@ -143,7 +143,7 @@ def recompute(row):
 def text(table):
     """Return the table as lines to read: a block for each cell, a line for each library.
 
-    "x bare": our seconds over those of the bare passes. "x ours": a peer's time an image over ours.
+    "x bare": "limit" of `benchmark`; "x ours": "slower".
     """
     lines, keys = [], ["dataset", "model", "attack", "norm", "targeted"]
     for cell, rows in summary(table).groupby(keys, sort=False):

@@ -21,8 +21,9 @@ def measured():
     peer = ours * (1.01 + rng.normal(0, 0.002, 50))
     ours[3], peer[7] = np.nan, np.nan
     return {(CW, "ours", "compiled"): {"seconds": np.array([3.0, 1.0, 2.0]), "l2": ours,
-                                       "bare_seconds": np.array([0.5, 1.5])},
-            (CW, "foolbox", "compiled"): {"seconds": np.array([9.0]), "l2": peer},
+                                       "bare_seconds": np.array([0.5, 1.5, 0.5, 1.5])},
+            (CW, "foolbox", "compiled"): {"seconds": np.array([9.0]), "l2": peer,
+                                           "ours_seconds": np.array([2.0, 4.0])},
             (CW, "art", "as shipped"): {"seconds": np.array([99.0]), "l2": np.full(2, np.nan)}}
 
 
@@ -34,7 +35,10 @@ def test_rows_by_hand(measured):
     rows = table.combine(measured)
     seconds = _value(rows, "ours", "seconds")
     assert (seconds.value, seconds.low, seconds.high) == (2, 1, 3)
-    assert _value(rows, "ours", "bare_seconds").value == 1
+    limit, slower = _value(rows, "ours", "limit"), _value(rows, "foolbox", "slower")
+    assert (limit.value, limit.low, limit.high) == (2, 1, 3)  # each call over the mean of those around it
+    assert slower.value == 3 and _value(rows, "ours", "slower").empty
+    assert table.summary(rows).slower.dropna().tolist() == [3]
     assert _value(rows, "foolbox", "success").value == 49 / 50
     l2 = measured[CW, "ours", "compiled"]["l2"]
     assert _value(rows, "ours", "mean_l2").value == pytest.approx(np.delete(l2, 3).mean())
