@@ -112,7 +112,7 @@ def class_counts(table, names):
         is_count = (table.split == split) & table.quantity.str.startswith("class")
         counts = table[is_count].value.astype(int).to_numpy()
         bars = ax.bar(range(len(counts)), counts, color=COLORS["data"], width=0.75)
-        for label in ax.bar_label(bars, map(text.number, counts), fontsize=6, padding=1):
+        for label in ax.bar_label(bars, map(text.number, counts), fontsize=5.3, padding=1):
             label.set_bbox({"color": "white", "pad": 0.5})
         ax.margins(y=0.12)
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.number(value)))
