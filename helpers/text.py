@@ -101,12 +101,12 @@ def published(rows):
 def provenance(ledger):
     """Show as a table what a notebook loaded and what it computed (of store.ledger).
 
-    Artifacts of one name and action are one row, with their number and total; networks, one for each architecture.
+    Artifacts of one name and action are one row, with their number and total.
     """
     if ledger.empty:
         return say("Nada se cargó ni se calculó.")
     actions = {"loaded": "cargado", "computed": "calculado"}
-    kind = ledger.artifact.str.replace(r"(-seed\d+)?-[^-]*$", "", regex=True)
+    kind = ledger.artifact.str.partition("-")[0]
     rows = []
     for (name, action), group in ledger.groupby([kind, ledger.action], sort=False):
         if len(group) > 1:
