@@ -19,7 +19,7 @@ def parameters(executed):
         for parameter, default in metadata["defaults"].items():
             value = str(metadata["parameters"].get(parameter, default))
             readers.setdefault((parameter, value), []).append(name[:2])
-    rows = [[f"`{name}`", value.replace("None", "–"), ", ".join(notebooks)] for (name, value), notebooks in readers.items()]
+    rows = [[f"`{name}`", value.strip("\"'").replace("None", "–"), ", ".join(notebooks)] for (name, value), notebooks in readers.items()]
     return _halved(rows, ["parámetro", "valor", "cuadernos"])
 
 

@@ -54,7 +54,7 @@ def radius_axis(ax, eps, dataset, norm):
         name = "$\\varepsilon$ en $L_\\infty$" if norm == np.inf else "$\\varepsilon$ en $L_2$"
     ax.set_xticks(ticks, labels)
     ax.minorticks_off()
-    ax.set(ylim=(-0.02, 1.02), xlim=(0, max(eps)))
+    ax.set(ylim=(-0.02, 1.02), xlim=(0, 1.05 * max(eps)))
     plots.percent_axis(ax.yaxis)
     return plots.decorate(ax, xlabel=name)
 
@@ -85,7 +85,7 @@ def class_grid(images, names, width=plots.WIDTH):
                     spine.set(linewidth=1.8, color=plots.COLORS["fgsm"])
         row[0].set_ylabel(names[i], rotation=0, ha="right", va="center", fontsize=7)
     for j, ax in enumerate(axes[0]):
-        ax.set_title(names[j], fontsize=7, pad=2, rotation=0 if len(names[j]) < 3 else 90)
+        ax.set_title(names[j], fontsize=7, pad=5, rotation=0 if len(names[j]) < 3 else 90)
     fig.supxlabel("clase objetivo (columnas)", fontsize=7)
     fig.supylabel("clase verdadera (filas)", fontsize=7)
     return axes
@@ -97,7 +97,7 @@ def cumulative(values, ax, kind, label=None, linestyle=None, color=None):
     finite = values[np.isfinite(values)]
     ax.step(np.r_[0, finite], np.arange(len(finite) + 1) / len(values), where="post", label=label,
             color=color or plots.COLORS[kind], linestyle=linestyle or plots.LINES[kind])
-    ax.set(ylim=(0, 1.02), xlim=(0, None))
+    ax.set(ylim=(0, 1.02), xlim=(0, 1.02 * ax.dataLim.x1 or None))  # of this curve and those before
     plots.percent_axis(ax.yaxis)
     return ax
 

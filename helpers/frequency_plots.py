@@ -52,7 +52,7 @@ def plane(values, ax, title=None, low=None, high=None, cmap="viridis"):
 
 def shade(kind, k, count):
     """Return the colour of a thing, from pale for the first of `count` to full for the last."""
-    share = 0.3 + 0.7 * k / max(count - 1, 1)
+    share = 0.4 + 0.6 * k / max(count - 1, 1)
     return tuple(1 - share * (1 - channel) for channel in to_rgb(plots.COLORS[kind]))
 
 

@@ -54,8 +54,10 @@ def table(values, ax, title=None, high=200):
 
 
 def map_of_decibels(values, ax, title=None, span=20):
-    """Draw an (8, 8) array of dB around 0, white, red above and blue below; return (ax, image)."""
+    """Draw an (8, 8) array of dB around 0, white, red above, with a dot, and blue below; return (ax, image)."""
     image = ax.imshow(values, cmap="RdBu_r", norm=TwoSlopeNorm(0, -span, span))
+    u, v = np.nonzero(values > 0)  # in grey, as much above and below 0 look the same
+    ax.plot(v, u, "ko", markersize=2.2, markeredgecolor="white", markeredgewidth=0.4)
     return dct_axes(ax, title), image
 
 

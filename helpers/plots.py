@@ -23,6 +23,7 @@ COLORS = {
     "blind": "#B8A13A", "identity": "#332288", "differentiable": "#882255",  # attackers of JPEG
     "probabilities": "#A6761D", "cross_entropy": "#E69F00", "tempered": "#999933",  # FGSM by its loss
     "float64": "#44AA99", "margin": "#117733", "pgd_margin": "#CC79A7",
+    "grad_cam": "#5E3C99", "gradient": "#CC6677", "integrated": "#7A6A00", "smooth": "#AA4499",  # maps
     "worst": "#000000", "data": "#56B4E9", "true_class": "#222222", "other_class": "#BDBDBD",
 }
 LINES = {"lenet": "-", "resnet": "--", "lenet-adv": "-.", "resnet-adv": ":",
@@ -30,12 +31,14 @@ LINES = {"lenet": "-", "resnet": "--", "lenet-adv": "-.", "resnet-adv": ":",
          "fgsm": "--", "pgd": "-", "carlini_wagner": "-.", "noise": ":",
          "probabilities": ":", "cross_entropy": "--", "tempered": (0, (5, 1)),
          "float64": (0, (3, 1, 1, 1)), "margin": "-.", "pgd_margin": "-",
+         "grad_cam": "-", "gradient": "--", "integrated": "-.", "smooth": ":",
          "blind": ":", "identity": "--", "differentiable": "-.", "worst": "-"}
 MARKERS = {"lenet": "o", "resnet": "s", "lenet-adv": "p", "resnet-adv": "P",
            "lenet-jpeg": "h", "resnet-jpeg": "*",
            "fgsm": "^", "pgd": "v", "carlini_wagner": "D", "noise": "x",
            "probabilities": "X", "cross_entropy": "^", "tempered": "d", "float64": "<",
            "margin": "s", "pgd_margin": "v",
+           "grad_cam": "o", "gradient": "s", "integrated": "D", "smooth": "^",
            "blind": "o", "identity": "s", "differentiable": "^", "worst": "."}
 
 
@@ -104,13 +107,15 @@ def class_counts(table, names):
 
     table: of datasets.statistics. names: what to write below the bars.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.7))
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.8))
     for ax, split, title in zip(axes, ("train", "test"), ("entrenamiento", "prueba")):
         is_count = (table.split == split) & table.quantity.str.startswith("class")
         counts = table[is_count].value.astype(int).to_numpy()
         bars = ax.bar(range(len(counts)), counts, color=COLORS["data"], width=0.75)
-        for label in ax.bar_label(bars, fontsize=6, padding=1):
+        for label in ax.bar_label(bars, map(text.number, counts), fontsize=5.3, padding=1):
             label.set_bbox({"color": "white", "pad": 0.5})
+        ax.margins(y=0.12)
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.number(value)))
         ax.set_xticks(range(len(counts)), names)
         ax.axhline(counts.mean(), color="black", linewidth=0.7, linestyle=":", zorder=0)
         decorate(ax, "clase", "imágenes", title)
@@ -130,7 +135,7 @@ def learning_curve(history, metric, ax, color):
 def log_axis(axis, subs=(1, 2, 5)):
     """Make an axis logarithmic, with plain numbers at `subs` times 10^k; return it."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
     return axis

@@ -55,8 +55,10 @@ def resolve(cells, numbers):
     def link(found):
         if found[1] not in numbers:
             raise ValueError(f"a text refers to {found[1]}, which is not there")
-        value = numbers[found[1]]
-        return f"[{WORDS[found[2]]}\u00a0{value}](#{found[1]})" if value else f"{WORDS[found[2]]} que aquí no se hizo"
+        value, word = numbers[found[1]], WORDS[found[2]]
+        if found[2] == "sec" and value[0].isalpha():
+            word = "apéndice"
+        return f"[{word}\u00a0{value}](#{found[1]})" if value else f"{word} que aquí no se hizo"
 
     for cell in cells:
         if cell.cell_type == "markdown":

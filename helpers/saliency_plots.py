@@ -44,11 +44,12 @@ def before_after(images, maps, titles, axes):
     return axes
 
 
-def similarity(count, values, ax, marker, label):
+def similarity(count, values, ax, kind, label):
     """Draw the mean similarity (P, n) against the number of random layers (P,), with its 95 % band; return ax."""
     middle, low, high = np.transpose([evaluation.mean(row) for row in values])
-    line, = ax.plot(count, middle, marker=marker, markersize=3, label=label)
-    ax.fill_between(count, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    ax.plot(count, middle, color=plots.COLORS[kind], linestyle=plots.LINES[kind], marker=plots.MARKERS[kind],
+            markersize=3, label=label)
+    ax.fill_between(count, low, high, color=plots.COLORS[kind], alpha=0.2, linewidth=0)
     return plots.decorate(ax, "capas al azar")
 
 

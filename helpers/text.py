@@ -101,21 +101,20 @@ def published(rows):
 def provenance(ledger):
     """Show as a table what a notebook loaded and what it computed (of store.ledger).
 
-    More than three artifacts of one name and action are one row, with their number and total.
+    Artifacts of one name and action are one row, with their number and total.
     """
     if ledger.empty:
         return say("Nada se cargó ni se calculó.")
     actions = {"loaded": "cargado", "computed": "calculado"}
-    kind = ledger.artifact.where(ledger.artifact.str.startswith("network"),
-                                 ledger.artifact.str.rpartition("-")[0])
+    kind = ledger.artifact.str.partition("-")[0]
     rows = []
     for (name, action), group in ledger.groupby([kind, ledger.action], sort=False):
-        if len(group) > 3:
+        if len(group) > 1:
             rows.append([f"`{name}-…` ({len(group)})", actions[action], float(group.seconds.sum()),
                          group.made.max()])
         else:
-            rows += [[f"`{row.artifact}`", actions[action], float(row.seconds), row.made]
-                     for row in group.itertuples()]
+            row, = group.itertuples()
+            rows.append([f"`{row.artifact}`", actions[action], float(row.seconds), row.made])
     table(rows, ["artefacto", "en esta ejecución", "segundos que llevó", "hecho el"])
 
 

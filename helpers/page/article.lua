@@ -57,7 +57,7 @@ local function widths(tbl)
   return tbl
 end
 
-local WHOLE = 12  -- rows: a table of no more does not break across pages
+local WHOLE = 10  -- rows: a table of no more does not break across pages
 
 local function laid(tbl)
   local rows = 0

@@ -217,6 +217,6 @@ def test_numbers_count_within_their_section_or_are_the_draft_s():
     article.number(notebook)
     first, _, _, last, _ = notebook.cells
     assert "[figura\u00a02.1](#fig:b), [ecuación\u00a0(2)](#eq:c) y [sección\u00a02](#sec:dos)" in first.source
-    assert "## [2.1]{.header-section-number} Dentro" in first.source and "[sección\u00a0A.1](#sec:mas)" in last.source
+    assert "## [2.1]{.header-section-number} Dentro" in first.source and "[apéndice\u00a0A.1](#sec:mas)" in last.source
     captions = [cell.metadata["options"]["caption"] for cell in notebook.cells if cell.cell_type == "code"]
     assert captions == ["**Figura\u00a06a.** A", "**Figura\u00a02.1.** B", "**Tabla\u00a0A.1.** T"]

@@ -77,6 +77,29 @@ def test_bootstrap_of_a_mean_is_as_wide_as_theory_says():
     assert low < x.mean() < high
 
 
+def test_unbiased_takes_from_the_square_of_a_mean_its_variance():
+    x = np.random.default_rng(2).normal(1, 2, 40)
+    square = lambda v: v.mean() ** 2
+    value, low, high = evaluation.unbiased(square, x, repeats=20000)
+    assert value == pytest.approx(square(x) - x.var() / len(x), abs=0.02)
+    below, above = evaluation.bootstrap(square, x, repeats=20000)
+    assert (low, high) == (2 * square(x) - above, 2 * square(x) - below)
+
+
+def test_unbiased_interval_holds_the_correlation_that_noise_lowers():
+    rng, covered = np.random.default_rng(3), []
+    correlation = lambda a, b: np.corrcoef(a.mean(axis=0), b.mean(axis=0))[0, 1]
+    common = rng.normal(size=200)
+    one, two = (common + 0.3 * rng.normal(size=200) for _ in range(2))
+    truth = correlation(one[None], two[None])
+    for _ in range(40):
+        a, b = (spectrum + 2 * rng.normal(size=(50, 200)) for spectrum in (one, two))
+        value, low, high = evaluation.unbiased(correlation, a, b, repeats=200)
+        assert low < value < high and evaluation.bootstrap(correlation, a, b, repeats=200)[1] < truth
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) > 0.8
+
+
 def test_predict_does_not_depend_on_the_batch_size():
     x = datasets.load("mnist").x_test[:30]
     model = lambda batch: batch.reshape(len(batch), -1)[:, :10] * 2

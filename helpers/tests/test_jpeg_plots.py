@@ -1,6 +1,7 @@
 """The steps that are drawn are those that the codec takes."""
 import io
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,6 +33,14 @@ def test_the_lower_the_quality_the_paler():
     assert shades[0] > shades[1] > shades[2]
     assert jpeg_plots.quality_style(0, (0, 10))["color"] == "black"
     assert [jpeg_plots.quality_label(q) for q in (0, 25)] == ["sin JPEG", "q = 25"]
+
+
+def test_what_is_above_zero_decibels_has_a_dot():
+    values = np.full((8, 8), -3.0)
+    values[2, 5] = 0.1
+    ax, _ = jpeg_plots.map_of_decibels(values, plt.figure().subplots())
+    assert np.array_equal(ax.lines[0].get_xydata(), [[5, 2]])
+    plt.close()
 
 
 def test_pillow_in_a_loop_gives_the_same_images():

@@ -34,6 +34,6 @@ def test_dots_lie_on_their_rows(axes):
 
 def test_similarity_leaves_out_maps_of_nothing(axes):
     values = np.array([[1.0, 1.0, 1.0], [0.2, 0.4, np.nan]])
-    ax = saliency_plots.similarity([0, 5], values, axes[0], "o", "Grad-CAM")
+    ax = saliency_plots.similarity([0, 5], values, axes[0], "grad_cam", "Grad-CAM")
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [1, 0.3])
     assert ax.get_xlabel() == "capas al azar"
