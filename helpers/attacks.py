@@ -147,8 +147,8 @@ def _unit_steps(model, x, y, norm, targeted, loss, batch_size):
         logits, step = run(images, labels, sign)
         count = rows.stop - rows.start
         if targeted:
-            gradients.checked_targets(logits[:count].numpy(), y[rows])
-        steps[rows] = step[:count].numpy()
+            gradients.checked_targets(logits.numpy()[:count], y[rows])
+        steps[rows] = step.numpy()[:count]
     return steps
 
 
@@ -184,7 +184,7 @@ def _descend(model, x, y, start, eps, eps_iter, nb_iter, norm, targeted, loss, b
                                           description="PGD"):
         found, value = run(*parts, tf.constant(nb_iter), sign)
         count = rows.stop - rows.start
-        best[rows], score[rows] = found[:count].numpy(), value[:count].numpy()
+        best[rows], score[rows] = found.numpy()[:count], value.numpy()[:count]
     return best, score
 
 

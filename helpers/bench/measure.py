@@ -14,7 +14,7 @@ FIRST = 1000  # test images from here on; the settings of our attacks were chose
 IMAGES = {("mnist", "carlini_wagner"): 300, ("cifar10", "carlini_wagner"): 32}  # else OTHERWISE
 OTHERWISE = 500
 ART_IMAGES = {"lenet": 2, "resnet": 1}  # of ART's Carlini-Wagner: minutes an image, nearly an hour
-REPEATS = {"fgsm": 5, "pgd": 3, "carlini_wagner": 3}  # a peer's Carlini-Wagner runs once
+REPEATS = {"fgsm": 11, "pgd": 3, "carlini_wagner": 3}  # a peer's Carlini-Wagner runs once
 BRIEF = {"pgd": {"nb_iter": 1},  # for the first call, which compiles
          "carlini_wagner": {"binary_search_steps": 1, "max_iterations": 2}}
 NETWORKS = (("mnist", "lenet"), ("cifar10", "resnet"))
