@@ -66,6 +66,21 @@ def summary(tables):
     return rows
 
 
+def unmet(tables):
+    """Return a Spanish sentence with the checks that failed in these tables, each once, and where."""
+    failed = {}
+    for table in tables:
+        for row in table[~table.passed.astype(bool)].itertuples():
+            failed.setdefault((row.check, row.threshold), []).append(
+                f"{text.significant(row.value)} en la {row.model}")
+    many = sum(map(len, failed.values()))
+    if not many:
+        return "Se cumplen todas."
+    said = [f"{text.CHECKS[check][0].lower()}{text.CHECKS[check][1:]}, umbral {text.significant(bound)}: "
+            f"{text.listing(found)}" for (check, bound), found in failed.items()]
+    return f"No se {'cumple una comprobación' if many == 1 else f'cumplen {many} comprobaciones'}: {'; '.join(said)}."
+
+
 def row(check, value, threshold=None):
     """Return the row of one check; threshold: None takes that of BOUNDS."""
     value = round(float(value), 9) + 0.0  # so that 2 points are not 2.0000000000000018, nor 0 -0.0

@@ -21,11 +21,14 @@ def overlay(x, values, ax, title=None, high=None):
 
 
 def signed(values, ax, title=None, high=None):
-    """Draw an attribution (H, W, C), summed over the channels, red for the class and blue against; return ax."""
+    """Draw an attribution (H, W, C), summed over the channels; return ax.
+
+    Grey is 0, the lighter the more for the class, the darker against it: in greyscale too.
+    """
     values = values.sum(axis=2)
     high = high or max(float(np.abs(values).max()), 1e-12)
     plots.image(np.zeros((*values.shape, 1)), ax, title)
-    ax.imshow(values, cmap="RdBu_r", vmin=-high, vmax=high)
+    ax.imshow(values, cmap="cividis", vmin=-high, vmax=high)
     return ax
 
 

@@ -60,6 +60,17 @@ def test_kept_checks_are_computed_once(made):
     assert len(checks.kept({"network": "n", "n": 4}, rows, model="LeNet-5")) == 3 and len(calls) == 3
 
 
+def test_unmet_checks_are_told_once_each_with_where():
+    good = checks.table([checks.row("ball", 0.0), checks.row("cw_success", 0.2)], model="ResNet-20")
+    bad = [checks.table([checks.row("monotone", value), checks.row("ball", 0.0)], model=model)
+           for value, model in ((3.0, "LeNet-5"), (np.nan, "ResNet-20"))]
+    assert checks.unmet([good]) == "Se cumplen todas." == checks.unmet([])
+    one, two = checks.unmet([good, bad[0]]), checks.unmet([good, *bad])
+    assert one.startswith("No se cumple una comprobación: ") and one.endswith("umbral 0: 3 en la LeNet-5.")
+    assert two.startswith("No se cumplen 2 comprobaciones: ") and two.count("umbral") == 1
+    assert "3 en la LeNet-5 y " in two and two.endswith("en la ResNet-20.")
+
+
 def test_rows_at_their_thresholds_and_nan():
     assert checks.row("ball", 1e-6)["passed"] and not checks.row("ball", 1.1e-6)["passed"]
     assert not checks.row("more_iterations", 1.0)["passed"]
