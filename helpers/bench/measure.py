@@ -11,9 +11,10 @@ from helpers import attacks, datasets, evaluation, gradients, training
 from helpers.bench import peers
 
 FIRST = 1000  # test images from here on; the settings of our attacks were chosen on those before
-IMAGES = {("mnist", "carlini_wagner"): 300, ("cifar10", "carlini_wagner"): 32}  # else OTHERWISE
+IMAGES = {("mnist", "carlini_wagner"): 300, ("cifar10", "carlini_wagner"): 128}  # else OTHERWISE
 OTHERWISE = 512  # whole batches: one that is not, ours fills up
-ART_IMAGES = {"lenet": 2, "resnet": 1}  # of ART's Carlini-Wagner: minutes an image, nearly an hour
+FEWER = {("art", "lenet"): 2, ("art", "resnet"): 1,  # of Carlini-Wagner, by peers that take minutes
+         ("foolbox", "resnet"): 32, ("cleverhans", "resnet"): 32}  # for these, up to an hour for one
 REPEATS = {"fgsm": 11, "pgd": 3, "carlini_wagner": 3}  # a peer's Carlini-Wagner runs once
 BRIEF = {"pgd": {"nb_iter": 1},  # for the first call, which compiles
          "carlini_wagner": {"binary_search_steps": 1, "max_iterations": 2}}
@@ -76,7 +77,7 @@ def parameters(cell, library, variant, n=None, repeats=None):
     n = n or IMAGES.get((cell.dataset, cell.attack), OTHERWISE)
     repeats = repeats or REPEATS[cell.attack]
     if cell.attack == "carlini_wagner":
-        n = min(n, ART_IMAGES[cell.model]) if library == "art" else n
+        n = min(n, FEWER.get((library, cell.model), n))
         repeats = repeats if library == "ours" else 1
     recipe, = training.recipes(cell.dataset, cell.model)
     return {"network": recipe.filename, "attack": cell.attack, "norm": str(cell.norm),
