@@ -63,6 +63,15 @@ def test_every_cell_is_named_once_and_ours_comes_first():
     assert all(measure.libraries(cell)[0] == ("ours", "compiled") for cell in measure.CELLS)
 
 
+def test_slow_peers_get_the_first_of_our_images():
+    for cell in measure.CELLS:
+        for n in (None, 1):
+            ours, *others = [measure.parameters(cell, *peer, n)["n"] for peer in measure.libraries(cell)]
+            assert all(1 <= other <= ours for other in others) and ours == (n or ours)
+    resnet = CW._replace(dataset="cifar10", model="resnet")
+    assert measure.parameters(resnet, "foolbox", "compiled")["n"] < measure.parameters(resnet, "ours", "compiled")["n"]
+
+
 def test_black_images_and_failures_have_no_distance():
     def model(x):  # says 1 for dark images, else 0
         dark = np.asarray(x).mean(axis=(1, 2, 3)) < 0.5
