@@ -26,7 +26,7 @@ QUANTILES = (5, 25, 50, 75, 95)
 AXES = {"epochs": EPOCHS, "layers": LAYERS, "width": WIDTHS}
 # What the report needs: of each axis and part of wrong labels, the values and how many seeds.
 STUDY = {("epochs", 0.0): (EPOCHS, 10), ("layers", 0.0): (LAYERS, 10), ("width", 0.0): (WIDTHS, 10),
-         ("epochs", NOISE): (EPOCHS, 4), ("layers", NOISE): (LAYERS, 3), ("width", NOISE): (WIDTHS, 6)}
+         ("epochs", NOISE): (EPOCHS, 6), ("layers", NOISE): (LAYERS, 6), ("width", NOISE): (WIDTHS, 6)}
 N = 1000          # test images under attack
 N_DISTANCE = 100  # of Carlini & Wagner
 TRAIN = 10_000  # training images on which loss and accuracy are measured
