@@ -2,7 +2,7 @@
 
 From the environment, or after `make bench`, all optional: CELLS="mnist-*-pgd-* *-targeted", patterns
 of the cells' names; N=8 REPEATS=1, instead of the usual numbers of images and of calls. To measure
-again, delete data/made/bench*.
+again, delete the bench* of data/made and data/shipped.
 """
 import os
 from fnmatch import fnmatch
