@@ -17,8 +17,8 @@ def benchmark(cells=measure.CELLS, n=None, repeats=None):
     timed in turn with it; for a peer "slower", these over those of our attack timed in turn with it (of all
     three the median; low and high are the extremes); "success" (share of the n images), "mean_l2" and
     "median_l2" (over successes) and, for Carlini-Wagner, "difference": our mean L2 less the peer's, in
-    percent of the peer's, over the n images where both succeeded. Intervals are of 95 %. Each measurement
-    is an artifact by itself, so that an interrupted benchmark goes on.
+    percent of the peer's, over the n images where both succeeded. Intervals are of 95 %, NaN for the L2
+    of a single image. Each measurement is an artifact by itself, so that an interrupted benchmark goes on.
     """
     wanted, listed = _wanted(cells, n, repeats)
     kept = {}
@@ -105,7 +105,7 @@ def quantities(kept):
                      evaluation.interval(len(found), len(kept["l2"]))))
     for metric, statistic in (("mean_l2", np.mean), ("median_l2", np.median)):
         if len(found):
-            rows.append(_row(metric, statistic(found), evaluation.bootstrap(statistic, found)))
+            rows.append(_row(metric, statistic(found), _interval(statistic, found)))
     return rows
 
 
@@ -120,7 +120,7 @@ def difference(ours, peer):
     if not both.any():
         return []
     a, b = ours[:n][both].astype(np.float64), peer[:n][both].astype(np.float64)
-    return [_row("difference", _percent(a, b), evaluation.bootstrap(_percent, a, b))
+    return [_row("difference", _percent(a, b), _interval(_percent, a, b))
             | {"n": int(both.sum())}]
 
 
@@ -151,7 +151,8 @@ def text(table):
         for row in rows.itertuples():
             numbers = ((row.ms, 2), (row.limit, 2), (row.slower, 2), (100 * row.success, 1),
                        (row.mean_l2, 4), (row.median_l2, 4))
-            gap = f"{row.gap:+.2f} [{row.gap_low:+.2f}, {row.gap_high:+.2f}]"
+            gap = f"{row.gap:+.2f}" + ("" if np.isnan(row.gap_low)
+                                       else f" [{row.gap_low:+.2f}, {row.gap_high:+.2f}]")
             lines.append(_LINE.format(f"{row.library} {row.variant}", row.n,
                                       *(_number(*number) for number in numbers),
                                       "" if np.isnan(row.gap) else gap).rstrip())
@@ -168,8 +169,13 @@ def _number(value, decimals):
 
 
 def _row(metric, value, interval):
-    return {"metric": metric, "value": float(value), "low": float(min(interval[0], value)),
-            "high": float(max(interval[1], value))}
+    return {"metric": metric, "value": float(value), "low": float(np.minimum(interval[0], value)),
+            "high": float(np.maximum(interval[1], value))}
+
+
+def _interval(statistic, *values):
+    """Return the bootstrap's interval; NaN for a single image, which says nothing of others."""
+    return evaluation.bootstrap(statistic, *values) if len(values[0]) > 1 else (np.nan, np.nan)
 
 
 def _percent(ours, peer):

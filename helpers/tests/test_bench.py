@@ -57,6 +57,16 @@ def test_the_difference_is_paired(measured):
     assert table.difference(np.ones(9), np.ones(2))[0]["value"] == 0
 
 
+def test_a_single_image_has_no_interval(measured):
+    measured[CW, "art", "as shipped"] |= {"l2": np.array([measured[CW, "ours", "compiled"]["l2"][0] * 2])}
+    rows = table.combine(measured)
+    row, mean = _value(rows, "art", "difference"), _value(rows, "art", "mean_l2")
+    assert row.n == 1 and row.value == pytest.approx(-50)
+    assert np.isnan([row.low, row.high, mean.low, mean.high]).all()
+    assert _value(rows, "art", "success").low < 0.5 < _value(rows, "art", "success").high
+    assert table.text(rows).splitlines()[-1].endswith("-50.00")
+
+
 def test_every_cell_is_named_once_and_ours_comes_first():
     names = [table.name(cell, *peer) for cell in measure.CELLS for peer in measure.libraries(cell)]
     assert len(set(names)) == len(names)
