@@ -45,9 +45,12 @@ def with_interval(value, low, high, decimals=2):
 
 
 def bracketed(value, low, high, decimals=None):
-    """Return a number and its interval, "91.3 [90.7; 91.8]"; decimals as in `number`. A dash of NaN."""
-    if np.isnan(value):
-        return "–"
+    """Return a number and its interval, "91.3 [90.7; 91.8]"; decimals as in `number`.
+
+    A dash of NaN; the number alone where the interval is NaN.
+    """
+    if np.isnan(value) or np.isnan(low):
+        return number(value, decimals)
     value, low, high = (number(v, decimals) for v in (value, low, high))
     return f"{value} [{low};\u00a0{high}]"
 

@@ -14,7 +14,7 @@ FIRST = 1000  # test images from here on; the settings of our attacks were chose
 IMAGES = {("mnist", "carlini_wagner"): 300, ("cifar10", "carlini_wagner"): 128}  # else OTHERWISE
 OTHERWISE = 512  # whole batches: one that is not, ours fills up
 FEWER = {("art", "lenet"): 2, ("art", "resnet"): 1,  # of Carlini-Wagner, by peers that take minutes
-         ("foolbox", "resnet"): 32, ("cleverhans", "resnet"): 32}  # for these, up to an hour for one
+         ("foolbox", "resnet"): 32, ("cleverhans", "resnet"): 32}  # for these, up to half an hour for one
 REPEATS = {"fgsm": 11, "pgd": 3, "carlini_wagner": 3}  # a peer's Carlini-Wagner runs once
 BRIEF = {"pgd": {"nb_iter": 1},  # for the first call, which compiles
          "carlini_wagner": {"binary_search_steps": 1, "max_iterations": 2}}
@@ -67,8 +67,8 @@ def libraries(cell):
     return [peer for peer in peers.PEERS if peer not in without]
 
 
-def takes_hours(cell, library):
-    """Return whether a measurement is one of those that wait until all others are kept."""
+def goes_last(cell, library):
+    """Return whether a measurement waits until all others are kept: it takes the most for an image."""
     return library == "art" and cell.attack == "carlini_wagner" and cell.model == "resnet"
 
 

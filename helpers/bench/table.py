@@ -24,7 +24,7 @@ def benchmark(cells=measure.CELLS, n=None, repeats=None):
     kept = {}
 
     def collect():
-        bar = tqdm(sorted(wanted, key=lambda key: measure.takes_hours(*key[:2])), unit="run")
+        bar = tqdm(sorted(wanted, key=lambda key: measure.goes_last(*key[:2])), unit="run")
         for key in bar:
             bar.set_description(name(*key))
             what = wanted[key]
@@ -151,11 +151,10 @@ def text(table):
         for row in rows.itertuples():
             numbers = ((row.ms, 2), (row.limit, 2), (row.slower, 2), (100 * row.success, 1),
                        (row.mean_l2, 4), (row.median_l2, 4))
-            gap = f"{row.gap:+.2f}" + ("" if np.isnan(row.gap_low)
-                                       else f" [{row.gap_low:+.2f}, {row.gap_high:+.2f}]")
+            gap = "" if np.isnan(row.gap) else f"{row.gap:+.2f}"
+            gap += "" if np.isnan(row.gap_low) else f" [{row.gap_low:+.2f}, {row.gap_high:+.2f}]"
             lines.append(_LINE.format(f"{row.library} {row.variant}", row.n,
-                                      *(_number(*number) for number in numbers),
-                                      "" if np.isnan(row.gap) else gap).rstrip())
+                                      *(_number(*number) for number in numbers), gap).rstrip())
     return "\n".join(lines)
 
 

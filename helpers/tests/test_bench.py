@@ -119,13 +119,13 @@ def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_read(made, monke
         table.name(FGSM, *peer) for peer in measure.libraries(FGSM)}
 
 
-def test_what_takes_hours_is_measured_last_and_listed_in_its_place(made, monkeypatch):
+def test_what_takes_the_most_is_measured_last_and_listed_in_its_place(made, monkeypatch):
     called = []
     monkeypatch.setattr(measure, "measure", lambda cell, library, variant, n, repeats: (
         called.append((cell, library)), {"seconds": np.ones(1), "l2": np.ones(1)})[1])
     cells = [CW._replace(dataset="cifar10", model="resnet"), FGSM]
     rows = table.benchmark(cells)
-    assert [measure.takes_hours(*key) for key in called] == [False] * (len(called) - 1) + [True]
+    assert [measure.goes_last(*key) for key in called] == [False] * (len(called) - 1) + [True]
     assert rows.library[rows.attack == "carlini_wagner"].unique().tolist() == [
         "ours", "foolbox", "art", "cleverhans"]
 

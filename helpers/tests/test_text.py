@@ -17,4 +17,5 @@ def test_what_is_no_number_is_a_dash():
     nan, inf = float("nan"), float("inf")
     assert [text.number(v) for v in (nan, inf, -inf)] == ["–", "∞", "−∞"]
     assert text.bracketed(nan, nan, nan) == text.with_interval(nan, 0, 1) == "–"
+    assert text.bracketed(1.5, nan, nan, decimals=1) == "1.5"
     assert text.bracketed(1.5, -inf, 2, decimals=1) == "1.5 [−∞;\u00a02.0]"
