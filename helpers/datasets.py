@@ -93,8 +93,7 @@ def statistics(name):
     parameters = {"dataset": name, "complete": True}
     if not store.has("statistics", parameters):
         parameters["complete"] = load(name).complete
-    return store.cached("statistics", parameters, lambda: _statistics(load(name)),
-                        recompute=recompute_statistic)
+    return store.cached("statistics", parameters, lambda: _statistics(load(name)))
 
 
 def recompute_statistic(row):

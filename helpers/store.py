@@ -24,6 +24,11 @@ MADE = DATA / "made"
 
 _PROCESS_START = time.time()
 _ledger = []
+_alone = False  # whether only what ships is read
+
+
+class NotHere(Exception):
+    """What is asked for cannot be computed here; its text says why."""
 
 
 def digest(parameters):
@@ -79,8 +84,11 @@ def fresh_since():
     """Return the time before which artifacts count as stale, in seconds since 1970.
 
     FRESH unset, empty or 0: 0, all count. FRESH=1: the start of this process. A larger number
-    is a time; `make` passes the start of its run, so that notebooks share what that run made.
+    is a time; `make` passes the start of its run, so that notebooks share what that run made. What
+    ships counts always where it is read alone.
     """
+    if _alone:
+        return 0.0
     text = os.environ.get("FRESH", "") or "0"
     try:
         value = float(text)
@@ -91,13 +99,33 @@ def fresh_since():
     return _PROCESS_START if value == 1 else value
 
 
+@contextmanager
+def shipped_alone():
+    """Within it only data/shipped is read, whatever lies in data/made and FRESH says.
+
+    What does not ship raises NotHere, instead of being made.
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+def check_making(name):
+    """Raise NotHere, naming it, where only what ships is read: nothing may be made there."""
+    if _alone:
+        raise NotHere(f"{name} does not ship")
+
+
 def find(filename):
     """Return (path, record) of the artifact `filename`, or None where there is none.
 
     Looks in data/made, then in data/shipped; passes over what is older than `fresh_since()`.
     Raises ValueError, naming the file, where its bytes are not those recorded.
     """
-    for folder in (MADE, SHIPPED):
+    for folder in _folders():
         path = folder / filename
         if not (path.exists() and record_path(path).exists()):
             continue
@@ -142,30 +170,33 @@ def write(path, save, parameters, seconds, **more):
     return record
 
 
-def cached(name, parameters, make, *, check=None, recompute=None):
+def cached(name, parameters, make, *, check=None, sized=None):
     """Return the artifact `name` of these very parameters: loaded if there, else made and kept.
 
     name: what it is, in words joined by underscores. parameters: dict that JSON can hold; it must
     name everything that the result depends on. make(): returns a DataFrame (kept as CSV) or a dict
     of arrays (kept as .npz). check(value): run on a *loaded* value, raises if it does not hold, so
-    that nothing is taken on faith. recompute(row): for tables, a public function of helpers that
-    computes again what one row states; `make verify` calls it.
+    that nothing is taken on faith. sized: (key, cut), where parameters[key] is a number of images and
+    what is kept of an image does not depend on the others: then cut(value, number) of an artifact of
+    more images, and otherwise the same parameters, serves too; it is checked as cut.
     """
-    stem = _stem(name, parameters)
-    found = _find_either(stem)
-    if found:
-        path, record = found
-        if record["parameters"] != json.loads(json.dumps(parameters)):
+    found = _find_either(_stem(name, parameters))
+    larger = None if found or not sized else _find_larger(name, parameters, sized[0])
+    if found or larger:
+        path, record = found or larger
+        if found and record["parameters"] != as_kept(parameters):
             raise ValueError(f"{path} was made with other parameters than its name says")
-        value = _read(path)
+        value = read(path)
+        if larger:
+            value = sized[1](value, parameters[sized[0]])
         if check:
             check(value)
         note(path.name, "loaded", record)
         return value
+    check_making(_stem(name, parameters))
     start = time.perf_counter()
     value = make()
-    more = {"recompute": f"{recompute.__module__}:{recompute.__name__}"} if recompute else {}
-    return keep(name, parameters, value, time.perf_counter() - start, **more)
+    return keep(name, parameters, value, time.perf_counter() - start)
 
 
 def keep(name, parameters, value, seconds, **more):
@@ -176,12 +207,18 @@ def keep(name, parameters, value, seconds, **more):
     path = MADE / (_stem(name, parameters) + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
     record = write(path, lambda partial: _save(partial, value), parameters, seconds, **more)
     note(path.name, "computed", record)
-    return _read(path)
+    return read(path)
 
 
-def has(name, parameters):
-    """Return whether the artifact `name` of these parameters is there."""
-    return _find_either(_stem(name, parameters)) is not None
+def has(name, parameters, *, sized=None):
+    """Return whether `cached` would find the artifact `name` of these parameters; sized: as there."""
+    return bool(_find_either(_stem(name, parameters))
+                or sized and _find_larger(name, parameters, sized[0]))
+
+
+def as_kept(parameters):
+    """Return parameters as a record holds them: tuples are lists there, and keys text."""
+    return json.loads(json.dumps(parameters))
 
 
 def note(filename, action, record):
@@ -202,11 +239,29 @@ def _stem(name, parameters):
     return f"{name}-{digest(parameters)}"
 
 
+def _folders():
+    return (SHIPPED,) if _alone else (MADE, SHIPPED)
+
+
 def _find_either(stem):
     return find(stem + ".csv") or find(stem + ".npz")
 
 
-def _read(path):
+def _find_larger(name, parameters, key):
+    """Return (path, record) of the artifact with the next larger parameters[key], all else equal, or None."""
+    wanted, larger = as_kept(parameters), []
+    if not isinstance(wanted[key], int):
+        return None
+    for path in (path for folder in _folders() for path in folder.glob(f"{name}-*.json")):
+        kept = read_record(path.with_suffix(""))["parameters"]
+        if (kept.keys() == wanted.keys() and isinstance(kept[key], int) and kept[key] > wanted[key]
+                and kept | {key: wanted[key]} == wanted):
+            larger.append((kept[key], path.with_suffix("").name))
+    return next(filter(None, map(find, (filename for _, filename in sorted(larger)))), None)
+
+
+def read(path):
+    """Return the artifact at `path`: a DataFrame of a .csv, a dict of arrays of an .npz."""
     if path.suffix == ".csv":
         return pd.read_csv(path)
     with np.load(path, allow_pickle=False) as file:

@@ -172,6 +172,17 @@ def recipe_of(dataset, model, seed):
     return recipe
 
 
+def recipe_named(filename):
+    """Return the recipe of a kept network's file name, read from its record; raise NotHere without one."""
+    found = store.find(filename)
+    if not found:
+        raise store.NotHere(f"{filename} is not there")
+    recipe = from_json(found[1]["parameters"])
+    if recipe.filename != filename:
+        raise ValueError(f"{found[0]} was trained by another recipe than its name says")
+    return recipe
+
+
 def load_or_train(recipe):
     """Return (model, history) of a Recipe: loaded if its file is there, else trained and kept.
 
@@ -272,6 +283,7 @@ def _train(recipe):
 
 def _run(recipe, epochs):
     """Train a recipe; yield its network, kept and loaded again, at each of these epochs."""
+    store.check_making(recipe.filename)
     (x, y), validation, test, data_digest = images(recipe)
     steps = len(batches.Batches(x, y, recipe, 0))
     path = store.MADE / recipe.filename

@@ -1,88 +1,193 @@
 """Proves what ships: `make verify`, or `python -m helpers.verify [MINUTES]`.
 
-Every shipped file must have its recorded SHA-256 and every shipped network its recorded accuracy.
-Then entries of the shipped tables, drawn at random, are computed again until the time is over; each
-must lie within the interval that the table states.
+It looks at data/shipped alone. Every file must have a record with its SHA-256, and every network the
+accuracy that its record says. Then entries are drawn at random from every kind of artifact, and computed
+again by the function that KINDS names, until the time is over. At first each kind has its turn; then it is drawn
+with a weight: every chapter of the report (READS) counts the same, and in it every kind that it reads. So
+a kind counts by what rests on it, and not by its number of files or entries. Of a kind, each artifact is as likely.
 """
-import importlib
-import random
+import math
 import sys
 import time
+from collections import Counter
 
+import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
-from helpers import evaluation, store, training
+from helpers import evaluation, robustness, store, training
+
+READS = {
+    "01_datos": ("statistics", "logits"),
+    "02_entrenamiento": ("logits", "accuracy"),
+    "03_ataques": ("answers", "robust_accuracy", "transfer", "carlini_wagner", "confidence", "checks", "bench_run"),
+    "04_defensa_jpeg": ("jpeg_clean", "jpeg_blind", "jpeg_aware", "jpeg_drawn", "jpeg_distances", "carlini_wagner",
+                        "checks"),
+    "05_transferencia": ("waves", "wave_errors", "codec_waves", "least_amplitude", "gain_seeds", "carlini_wagner"),
+    "06_sobreajuste": ("overfitting_run",),
+    "07_saliencia": ("map_changes", "map_cascade", "map_labels", "tale", "carlini_wagner"),
+    "explorador": ("explorer",),
+}
+
+# kind: function(parameters, kept, rng) that yields (what, kept, now, whether they agree) of entries drawn
+# by rng and computed again, a second or so each; None for `agrees` where it cannot be told, `now` saying why.
+KINDS = {
+}
 
 
 def files():
     """Return the shipped artifacts, each with its record; raise ValueError for one not as recorded."""
-    found = []
-    for path in sorted(store.SHIPPED.glob("*")):
-        if path.suffix in (".keras", ".csv", ".npz"):
-            record = store.read_record(path)
-            if store.file_sha256(path) != record["sha256"]:
-                raise ValueError(f"{path} is not the file that its record describes")
-            found.append((path, record))
+    found, names = [], {path.name for path in store.SHIPPED.iterdir() if not path.name.startswith(".")}
+    for name in sorted(names):
+        path = store.SHIPPED / name
+        if path.suffix == ".json":
+            if path.stem not in names:
+                raise ValueError(f"{path.with_suffix('')} is not there, but its record is")
+            continue
+        if path.suffix not in (".keras", ".csv", ".npz"):
+            raise ValueError(f"{path} is no artifact: what ships are .keras, .csv and .npz files")
+        if store.record_path(path).name not in names:
+            raise ValueError(f"{path} has no record")
+        record = store.read_record(path)
+        if store.file_sha256(path) != record["sha256"]:
+            raise ValueError(f"{path} is not the file that its record describes")
+        if path.suffix != ".keras" and path.stem != f"{kind(path)}-{store.digest(record['parameters'])}":
+            raise ValueError(f"{path} was made with other parameters than its name says")
+        found.append((path, record))
     return found
 
 
+def kind(path):
+    """Return what an artifact is: its name up to the digest."""
+    return path.name.partition("-")[0]
+
+
+def weights(kinds):
+    """Return the weight of each kind, adding up to 1: see above. One that no chapter reads counts as one of the rest."""
+    shares = {name: sum(1 / len(read) for read in READS.values() if name in read) for name in kinds}
+    unread = [name for name, share in shares.items() if not share]
+    shares |= {name: 1 / len(unread) for name in unread}
+    total = sum(shares.values())
+    return {name: share / total for name, share in shares.items()}
+
+
 def networks(found):
-    """Measure each shipped network again on the images at hand; yield a line a network."""
-    for path, _ in found:
-        if path.suffix == ".keras":
-            model, recipe, _ = training.read_network(path)
-            correct, n = evaluation.measure_again(recipe, model)
-            yield f"{path.name}: {correct} of {n} right, as recorded"
-
-
-def entries(found):
-    """Return the entries of the shipped tables, in random order: (file name, row, function)."""
-    rows = []
+    """Measure each shipped network again on the images at hand; yield units as the functions of KINDS."""
     for path, record in found:
-        if path.suffix == ".csv":
-            module, _, name = record.get("recompute", "").partition(":")
-            if not module.startswith("helpers."):
-                raise ValueError(f"{path} does not say how its entries are computed again")
-            function = getattr(importlib.import_module(module), name)
-            rows += [(path.name, row, function)
-                     for row in pd.read_csv(path).to_dict(orient="records")]
-    random.shuffle(rows)
-    return rows
+        if kind(path) == "network":
+            try:
+                recipe = training.recipe_named(path.name)
+                model, _ = training.load_or_train(recipe)
+                correct, n = evaluation.measure_again(recipe, model)
+            except ValueError as error:
+                yield path.name, "its recorded accuracy", str(error), False
+            else:
+                yield path.name, "its recorded accuracy", f"{correct} of {n} right", True
 
 
-def agree(row, value):
-    """Return whether a recomputed value lies within the interval [low, high] of a table's row."""
-    return row["low"] - 1e-9 <= value <= row["high"] + 1e-9
+def drawn(found, rng):
+    """Yield (kind, unit) without end: units of artifacts drawn at random, each kind once and then by its weight.
 
-
-def verify(minutes=10.0):
-    """Verify all files and networks, and entries for the given minutes; return the exit code."""
-    end = time.monotonic() + 60 * minutes
-    found = files()
-    print(f"{len(found)} shipped files have their recorded SHA-256.")
-    for line in networks(found):
-        print(line)
-    counts = {"agree": 0, "disagree": 0, "not to be computed here": 0, "left for lack of time": 0}
-    for name, row, recompute in entries(found):
-        if time.monotonic() > end:
-            counts["left for lack of time"] += 1
+    Ends when no artifact has any unit left.
+    """
+    pools = {}
+    for path, record in found:
+        if kind(path) != "network":
+            pools.setdefault(kind(path), {})[path] = record
+    running, turns = {}, list(rng.permutation(list(pools)))
+    while pools:
+        share = weights(pools)
+        name = turns.pop() if turns else rng.choice(list(share), p=list(share.values()))
+        if name not in pools:
             continue
-        value = recompute(row)
-        if value is None:
-            counts["not to be computed here"] += 1
+        path = list(pools[name])[rng.integers(len(pools[name]))]
+        if path not in running:
+            running[path] = units(path, pools[name][path], rng)
+        unit = next(running[path], None)
+        if unit is not None:
+            yield name, unit
             continue
-        outcome = "agree" if agree(row, value) else "disagree"
-        counts[outcome] += 1
-        what = " ".join(f"{key}={text}" for key, text in row.items()
-                        if key not in ("value", "low", "high") and text == text)
-        print(f"{outcome}: {name} {what}: {row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}], "
-              f"now {value:.4f}")
-    print("Entries: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
-    return 1 if counts["disagree"] or not counts["agree"] else 0
+        del running[path], pools[name][path]
+        if not pools[name]:
+            del pools[name]
+
+
+def units(path, record, rng):
+    """Yield (what, kept, now, agrees) of entries of one artifact, its name first in what."""
+    name = kind(path)
+    if name not in KINDS:
+        yield path.name, "", "no function computes this kind again", None
+        return
+    try:
+        for what, kept, now, agrees in KINDS[name](record["parameters"], store.read(path), rng):
+            yield f"{path.name} {what}", kept, now, agrees
+    except store.NotHere as error:
+        yield path.name, "", str(error), None
+    except (ValueError, KeyError, IndexError, TypeError) as error:  # it is not what this kind holds
+        yield path.name, "an artifact of this kind", f"{type(error).__name__}: {error}", False
+
+
+def verify(minutes=10.0, seed=None):
+    """Verify all files and networks, and entries for the given minutes; return the exit code.
+
+    1 where anything disagrees, or nothing was compared. Raises ValueError for other minutes than positive
+    finite ones.
+    """
+    if not (isinstance(minutes, (int, float)) and 0 < minutes < math.inf):
+        raise ValueError(f"MINUTES must be a positive finite number, got {minutes!r}")
+    end, seed = time.monotonic() + 60 * minutes, np.random.SeedSequence().entropy if seed is None else seed
+    with store.shipped_alone():
+        found = files()
+        print(f"{len(found)} shipped files have their recorded SHA-256. Entries are drawn by the seed {seed}.")
+        tally, why = {name: Counter() for name in sorted({kind(path) for path, _ in found})}, {}
+        for unit in networks(found):
+            _count(tally["network"], why, "network", *unit)
+        with tqdm(desc="entries", unit="", leave=False) as bar:
+            for name, unit in drawn(found, np.random.default_rng(seed)):
+                _count(tally[name], why, name, *unit)
+                bar.update()
+                if time.monotonic() > end:
+                    break
+    print(table(found, tally))
+    for (name, reason), times in why.items():
+        print(f"Not recomputable here: {name}, {times} ×: {reason}")
+    compared = sum(count["agree"] for count in tally.values())
+    wrong = sum(count["disagree"] for count in tally.values())
+    print(f"{compared + wrong} entries were compared, and {wrong or 'none'} of them disagree.")
+    return 1 if wrong or not compared else 0
+
+
+def table(found, tally):
+    """Return the table of what was compared: a line for each kind."""
+    artifacts = Counter(kind(path) for path, _ in found)
+    rows = [{"kind": name, "artifacts": artifacts[name], "recomputed": count["agree"] + count["disagree"],
+             "agree": count["agree"], "disagree": count["disagree"], "not here": count["not here"]}
+            for name, count in tally.items()]
+    return pd.DataFrame(rows).to_string(index=False)
+
+
+def _count(count, why, name, what, kept, now, agrees):
+    """Count one unit; print it where it disagrees, and note why where it cannot be told."""
+    if agrees is None:
+        count["not here"] += 1
+        why[name, now] = why.get((name, now), 0) + 1
+        return
+    count["agree" if agrees else "disagree"] += 1
+    if not agrees:
+        tqdm.write(f"disagrees: {what}: kept {kept}, now {now}")
+
+
+def main(arguments):
+    """Run `make verify`: MINUTES, 10 without it; return the exit code."""
+    try:
+        minutes = float(arguments[0]) if arguments else 10.0
+    except ValueError:
+        minutes = arguments[0]
+    return verify(minutes)
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(verify(float(sys.argv[1]) if len(sys.argv) > 1 else 10.0))
+        sys.exit(main(sys.argv[1:]))
     except ValueError as error:
         sys.exit(f"make verify: {error}")

@@ -33,7 +33,7 @@ def benchmark(cells=measure.CELLS, n=None, repeats=None):
         measured = {key: kept[key] for key in wanted}
         store.cached("bench_l2", listed, lambda: {name(*key): m["l2"] for key, m in measured.items()})
         return combine(measured)
-    return store.cached("bench", listed, collect, recompute=recompute)
+    return store.cached("bench", listed, collect)
 
 
 def finished():
