@@ -189,7 +189,7 @@ def main(profile, path):
         raise ValueError(f"{profile} must hold parameters, a name and a value a line, got {given!r}")
     given = DEFAULTS | {name: given[name] for name in DEFAULTS if name in given}  # the others are notebooks'
     parameters.check(given, dataset=["all", *datasets.NAMES], seed=range(2**31), epochs=[None, range(1, 1001)],
-                     train_size=[None, range(100, 60001)], n_explorer=range(1, 11))
+                     train_size=[None, range(100, 54211, 10)], **parameters.EXPLORER)
     per_class = given.pop("n_explorer")
     recipes = [recipe for kind in ("natural", "adversarial") for recipe in training.recipes(kind=kind, **given)]
     page({recipe: states(recipe, per_class=per_class, seed=given["seed"])
