@@ -19,10 +19,10 @@ def ladder(images, deltas, captions, wrong, scale, axes):
     axes: (2, K). captions: K texts (answer and confidence). wrong: K booleans; a wrong answer is bold.
     scale: of all perturbations of the row.
     """
-    for k, (top, bottom) in enumerate(axes.T):
-        plots.image(images[k], top, captions[k])
-        top.title.set(fontsize=6, fontweight="bold" if wrong[k] else "normal")
-        perturbation(deltas[k], bottom, scale)
+    for (top, bottom), image, delta, caption, bold in zip(axes.T, images, deltas, captions, wrong, strict=True):
+        plots.image(image, top, caption)
+        top.title.set(fontsize=6, fontweight="bold" if bold else "normal")
+        perturbation(delta, bottom, scale)
     return axes
 
 
@@ -32,7 +32,7 @@ def accuracy_curve(eps, correct, ax, kind, label=None, interval=None):
     correct: (K, n) booleans. kind: of plots.COLORS. interval(correct, n) -> (low, high).
     """
     share, n = correct.mean(axis=1), correct.shape[1]
-    low, high = zip(*(interval(total, n) for total in correct.sum(axis=1)))
+    low, high = zip(*(interval(total, n) for total in correct.sum(axis=1)), strict=True)
     ax.fill_between(eps, low, high, color=plots.COLORS[kind], alpha=0.2, linewidth=0)
     ax.plot(eps, share, color=plots.COLORS[kind], linestyle=plots.LINES[kind], label=label,
             marker=plots.MARKERS[kind], markersize=3)
@@ -127,7 +127,7 @@ def growth(grown, axes, kind, label, interval):
     axes[0].plot(confidence, middle, label=label, **style)
     known = np.isfinite(grown["transferred"])
     hits, n = np.nansum(grown["transferred"], axis=1).astype(int), np.maximum(known.sum(axis=1), 1)
-    low, high = zip(*map(interval, hits, n))
+    low, high = zip(*map(interval, hits, n), strict=True)
     axes[1].fill_between(confidence, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axes[1].plot(confidence, hits / n, **style)
     plots.percent_axis(axes[1].yaxis)

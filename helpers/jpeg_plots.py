@@ -86,10 +86,10 @@ def curves_by_quality(eps, right, qualities, ax, interval):
     right: (K, Q, N) booleans.
     """
     n = right.shape[2]
-    for q, quality in enumerate(qualities):
-        style, counts = quality_style(quality, qualities), right[:, q].sum(axis=1)
+    for quality, answers in zip(qualities, right.swapaxes(0, 1), strict=True):
+        style, counts = quality_style(quality, qualities), answers.sum(axis=1)
         if quality in (0, min(set(qualities) - {0})):
-            low, high = zip(*(interval(count, n) for count in counts))
+            low, high = zip(*(interval(count, n) for count in counts), strict=True)
             ax.fill_between(eps, low, high, color=style["color"], alpha=0.15, linewidth=0)
         ax.plot(eps, counts / n, label=quality_label(quality), **style)
     return ax

@@ -97,7 +97,7 @@ def image_grid(x, titles=None, columns=10, width=WIDTH):
 
 def row_labels(axes, labels, columns):
     """Write labels to the left of the rows of a grid of `columns` images; return the axes."""
-    for ax, label in zip(axes[::columns], labels):
+    for ax, label in zip(axes[::columns], labels, strict=True):
         ax.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=4)
     return axes
 
@@ -108,7 +108,7 @@ def class_counts(table, names):
     table: of datasets.statistics. names: what to write below the bars.
     """
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.8))
-    for ax, split, title in zip(axes, ("train", "test"), ("entrenamiento", "prueba")):
+    for ax, split, title in zip(axes, ("train", "test"), ("entrenamiento", "prueba"), strict=True):
         is_count = (table.split == split) & table.quantity.str.startswith("class")
         counts = table[is_count].value.astype(int).to_numpy()
         bars = ax.bar(range(len(counts)), counts, color=COLORS["data"], width=0.75)

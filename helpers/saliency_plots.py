@@ -38,7 +38,7 @@ def before_after(images, maps, titles, axes):
     A map that is None leaves its image bare.
     """
     high = max(float(values.max()) for values in maps if values is not None)
-    for x, values, title, ax in zip(images, maps, titles, axes):
+    for x, values, title, ax in zip(images, maps, titles, axes, strict=True):
         if values is None:
             plots.image(x, ax, title)
         else:

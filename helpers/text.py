@@ -1,4 +1,5 @@
 """Computed sentences and tables, in Spanish, shown as Markdown by notebooks."""
+import re
 from numbers import Integral, Real
 
 import numpy as np
@@ -81,14 +82,31 @@ def table(rows, header):
 def markdown(rows, header):
     """Return rows of values as a Markdown table under `header`; text to the left, numbers right.
 
-    Of floats one decimal is written: format those that need another number of them beforehand.
+    Of floats one decimal is written: format those that need another number of them beforehand. Text may
+    hold Markdown and mathematics; what would break its cell is escaped, and line breaks become spaces.
+    Raises ValueError for a row that is longer or shorter than the header, since pandoc would drop the rest.
     """
     rows = [list(row) for row in rows]
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"a row of {len(row)} values under a header of {len(header)}: {row}")
     numeric = [all(isinstance(row[i], Real) for row in rows) for i in range(len(header))]
-    lines = [header, ["---:" if right else ":---" for right in numeric]]
-    lines += [[number(v, 0 if isinstance(v, Integral) else 1) if isinstance(v, Real) else str(v)
+    lines = [map(_cell, header), ["---:" if right else ":---" for right in numeric]]
+    lines += [[number(v, 0 if isinstance(v, Integral) else 1) if isinstance(v, Real) else _cell(v)
                for v in row] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+# Where pandoc lets a pipe stand in a table: escaped, in code, in mathematics. Else a pipe ends the cell, and a
+# backtick, dollar or comment that its own cell does not close would join it to the next.
+SPAN = re.compile(r"""\\. | (?P<ticks>(?<!`)`+(?!`)).+?(?<!`)(?P=ticks)(?!`)
+    | \$\$(?:\\.|[^$\\])+\$\$ | \$(?=\S)(?:\\.|[^$\\])+?(?<=\S)\$(?!\d) | (?P<loose>`+|[|$]|<!--)""", re.X)
+
+
+def _cell(value):
+    """Return a value as text that stays in one cell of a table of pandoc's."""
+    line = " ".join(part.strip(" \t") for part in str(value).splitlines())
+    return SPAN.sub(lambda found: re.sub("([`|$<])", r"\\\1", found[0]) if found["loose"] else found[0], line)
 
 
 def claims(rows):
