@@ -7,6 +7,7 @@ come with the project and is only read; what is made here goes to `data/made`.
 import datetime
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -203,7 +204,9 @@ def keep(name, parameters, value, seconds, **more):
     """Write the artifact `name` of these parameters; return it as read again.
 
     So what was computed and what will be loaded are the same value. more: further words of the record.
+    Raises ValueError, before anything is written, for a value that its file would not give back.
     """
+    _require_lasting(name, value)
     path = MADE / (_stem(name, parameters) + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
     record = write(path, lambda partial: _save(partial, value), parameters, seconds, **more)
     note(path.name, "computed", record)
@@ -266,6 +269,24 @@ def read(path):
         return pd.read_csv(path)
     with np.load(path, allow_pickle=False) as file:
         return {key: file[key] for key in file.files}
+
+
+def _require_lasting(name, value):
+    """Raise ValueError unless the file of `value` gives it back, without pickle; in tables, nothing for ""."""
+    blank = lambda table: table.astype(object).mask(table.isna() | (table == ""), None)
+    try:
+        if isinstance(value, pd.DataFrame):
+            again = pd.read_csv(io.StringIO(value.to_csv(index=False)))
+            pd.testing.assert_frame_equal(blank(again), blank(value.reset_index(drop=True)), rtol=1e-6)
+            return
+        kept = {key: np.asarray(entry).dtype for key, entry in value.items()}
+        lost = [key for key, dtype in kept.items() if dtype.hasobject or dtype.kind not in "biufcSUmMV"
+                or type(key) is not str or key in ("file", "allow_pickle")]  # np.savez takes these two for itself
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a table or a dict of arrays that its file gives back, got "
+                         f"{type(value).__name__}: {' '.join(str(error).split())[:300]}") from error
+    if lost:
+        raise ValueError(f"{name} must hold arrays of numbers or texts, by names, got others at {lost}")
 
 
 def _save(path, value):
