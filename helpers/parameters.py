@@ -58,19 +58,45 @@ def of_profile(profile, notebooks):
     ValueError, naming the file, where it is no such file, gives a name twice or one that no notebook has, or a
     value that a notebook refuses.
     """
-    given, own = _read(profile), {Path(path).stem: _declared(path) for path in notebooks}
+    given, own = read(profile), {Path(path).stem: _declared(path) for path in notebooks}
     known = [*EXPLORER, *(name for defaults, _ in own.values() for name in defaults)]
     unknown = [name for name in given if name not in known]
     if unknown:
         raise ValueError(f"{profile}: no notebook has the parameter {_meant(unknown, known)}")
-    result = {stem: {name: given[name] for name in given if name in defaults} for stem, (defaults, _) in own.items()}
     for stem, (defaults, allowed) in {**own, "explorer": ({}, EXPLORER)}.items():
-        values = {name: value for name, value in (defaults | given).items() if value is not NotImplemented}
         try:
-            _check_values(values, allowed)
+            _check_values(_known(defaults | given), allowed)
         except ValueError as error:
             raise ValueError(f"{profile}: {error} ({stem})") from error
-    return result
+    return {stem: {name: given[name] for name in given if name in defaults} for stem, (defaults, _) in own.items()}
+
+
+def check_given(path, given):
+    """Raise ValueError where the notebook at `path` has not all of the parameters given, or refuses their values."""
+    defaults, allowed = _declared(path)
+    unknown = [name for name in given if name not in defaults]
+    if unknown:
+        raise ValueError(f"{Path(path).name} has no parameter {_meant(unknown, defaults)}; "
+                         f"it has {', '.join(defaults)}")
+    _check_values(_known(defaults | given), allowed)
+
+
+def read(path):
+    """Return the names and values of a YAML file; raise ValueError where it does not hold just these."""
+    try:
+        text = Path(path).read_text("utf8")
+        given, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} must hold parameters, a name and a value a line, got {given!r}")
+    names = [key.value for key, _ in node.value]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path} gives {', '.join(twice)} twice")
+    return given
 
 
 def _check_values(values, allowed):
@@ -131,24 +157,6 @@ def _whole_profile(unknown):
             "make notebooks/executed/smoke/01_datos.ipynb PROFILE=smoke")
 
 
-def _read(profile):
-    """Return the names and values of a YAML file; raise ValueError where it does not hold just these."""
-    try:
-        text = Path(profile).read_text("utf8")
-        given, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{profile} is not a readable YAML file: {' '.join(str(error).split())}") from error
-    if given is None:
-        return {}
-    if not isinstance(given, dict):
-        raise ValueError(f"{profile} must hold parameters, a name and a value a line, got {given!r}")
-    names = [key.value for key, _ in node.value]
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"{profile} gives {', '.join(twice)} twice")
-    return given
-
-
 def _declared(path):
     """Return a notebook's (defaults, allowed): the values of its parameters cell, and what its `check` allows.
 
@@ -165,6 +173,10 @@ def _declared(path):
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "parameters.check":
                 allowed = {word.arg: _evaluated(word.value) for word in call.keywords}
     return defaults, {name: what for name, what in allowed.items() if what is not NotImplemented}
+
+
+def _known(values):
+    return {name: value for name, value in values.items() if value is not NotImplemented}
 
 
 def _parsed(cell):

@@ -2,17 +2,22 @@
 
 A sweep is a list of jobs run through Dask: by workers of this machine, or by those of a cluster whose
 scheduler listens at an address. What a job returns becomes an artifact as soon as it has finished, so
-that a sweep which is killed goes on where it was, and the same sweep twice runs nothing. The workers
-need this project and its data, but no folder in common. Dask's messages are pickles: use a scheduler
-that you trust.
+that a sweep which is killed goes on where it was, and the same sweep twice runs nothing. Two at once
+share the jobs: each is claimed by the one that runs it, and what a dead sweep had claimed is free. The
+workers need this project and its data, but no folder in common. Dask's messages are pickles: use a
+scheduler that you trust.
 """
 import contextlib
+import errno
+import fcntl
 import itertools
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import traceback
 from collections.abc import Callable
@@ -20,14 +25,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dask
-import papermill
 import yaml
 from distributed import Client, LocalCluster, as_completed
 from tqdm.auto import tqdm
 
-from helpers import store
+from helpers import parameters, store
 
 GIGABYTES = 3  # of memory that a worker with TensorFlow may need
+PATIENCE = 10  # seconds without a worker after which it is said, and again after ten times as long
+GIVEN_UP = 60  # seconds without a worker after which a cluster of this machine is, for nobody else starts one
 FOLDER = store.ROOT / "notebooks" / "executed" / "sweep"
 
 
@@ -47,13 +53,20 @@ def run(jobs, *, scheduler=None, workers=None, threads=1):
 
     scheduler: the address of a Dask scheduler, "tcp://host:8786"; None, this machine, with `workers`
     processes (None: one a core, as far as memory goes) of `threads` threads each. A worker that dies
-    has its job run again by another. Raises RuntimeError, after all other jobs, where some failed;
-    what has finished is kept.
+    has its job run again by another. A cluster without workers is waited for, which is said; one of
+    this machine for GIVEN_UP seconds. Raises RuntimeError, after all other jobs, where some failed: of
+    themselves, or since what they returned is no such value; what has finished is kept.
     """
     jobs = list(jobs)
-    missing = {(job.name, store.digest(job.parameters)): job for job in jobs
-               if not store.has(job.name, job.parameters)}
-    _run(list(missing.values()), _keep, scheduler, workers, threads)
+    places = {store.MADE / f"{job.name}-{store.digest(job.parameters)}": job for job in jobs}
+
+    def done(place):
+        return store.has(places[place].name, places[place].parameters)
+
+    def keep(place, value, seconds):
+        store.keep(places[place].name, places[place].parameters, value, seconds)
+
+    _run(places, done, keep, scheduler, workers, threads)
     return [store.cached(job.name, job.parameters, lambda: None) for job in jobs]
 
 
@@ -65,31 +78,36 @@ def notebooks(path, grid, *, scheduler=None, workers=None, threads=1):
     older than the notebook. Raises ValueError for a parameter that the notebook does not have.
     """
     path = Path(path)
-    points = grid_points(path, grid)
-    jobs = {target(path, point): Job(path.stem, execute, {"path": os.path.relpath(path, store.ROOT),
-                                                          "parameters": point}) for point in points}
+    known = os.path.relpath(path, store.ROOT)
+    places = {target(path, point): Job(path.stem, execute, {"path": known, "parameters": point})
+              for point in grid_points(path, grid)}
+    oldest = max(path.stat().st_mtime, store.fresh_since())
 
-    def keep(job, text, seconds):
-        with store.atomic(target(path, job.parameters["parameters"])) as partial:
+    def done(place):
+        return place.exists() and place.stat().st_mtime > oldest
+
+    def keep(place, text, seconds):
+        with store.atomic(place) as partial:
             partial.write_text(text, "utf8")
 
-    oldest = max(path.stat().st_mtime, store.fresh_since())
-    _run([job for result, job in jobs.items() if not (result.exists() and result.stat().st_mtime > oldest)],
-         keep, scheduler, workers, threads)
-    return list(jobs)
+    _run(places, done, keep, scheduler, workers, threads)
+    return list(places)
 
 
 def grid_points(path, grid):
-    """Return the points of a grid, a list of dicts; raise ValueError where it does not fit the notebook."""
+    """Return the points of a grid, a list of dicts; raise ValueError where the notebook would refuse one."""
     if not path.exists():
         raise ValueError(f"there is no notebook {path}")
-    known = papermill.inspect_notebook(str(path))
     if not (isinstance(grid, dict) and grid and all(isinstance(v, list) and v for v in grid.values())):
         raise ValueError(f"a grid must give each parameter a list of at least one value, got {grid!r}")
-    unknown = [name for name in grid if name not in known]
-    if unknown:
-        raise ValueError(f"{path.name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
-    return [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    try:
+        json.dumps(grid, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a grid must hold numbers, texts, true, false, null and lists, got {grid!r}") from error
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    for point in points:
+        parameters.check_given(path, point)
+    return points
 
 
 def target(path, point):
@@ -121,40 +139,150 @@ def local_workers(threads=1):
     return max(1, min(cores // threads, int(memory // GIGABYTES)))
 
 
-def _run(jobs, keep, scheduler, workers, threads):
-    """Run the jobs; keep(job, value, seconds) each as it finishes. Shows progress and failures."""
-    if not jobs:
+def _run(jobs, done, keep, scheduler, workers, threads):
+    """Run those of {place of the result: job} that are not done(place); keep(place, value, seconds) each at once.
+
+    Shows progress and failures. Raises RuntimeError at the end, naming the jobs that failed.
+    """
+    left, failed = {place: job for place, job in jobs.items() if not done(place)}, []
+    if not left:
         return
-    failed = []
-    with _client(scheduler, workers, threads, len(jobs)) as client, \
-            tqdm(total=len(jobs), desc="jobs", unit="job", smoothing=0) as bar:
-        futures = {client.submit(_timed, job.function, job.parameters, pure=False): job for job in jobs}
-        for future in as_completed(list(futures), loop=client.loop):
-            job = futures.pop(future)
-            if future.status == "finished":
-                keep(job, *future.result())
-            else:
-                failed.append(job)
-                bar.write(f"{job.name} failed with {job.parameters}:\n{_reason(future)}")
-            future.release()
+    with _client(scheduler, workers, threads, len(left)) as client, \
+            tqdm(total=len(left), desc="jobs", unit="job", smoothing=0) as bar, \
+            contextlib.closing(_finished(client, left, done, bar, not scheduler)) as finished:
+        for place, future in finished:
+            value, error = _outcome(future)
+            try:
+                if not error:
+                    keep(place, *value)
+            except ValueError as refused:
+                error = refused
+            if error:
+                failed.append(f"{_named(jobs[place])}: {traceback.format_exception_only(error)[-1].strip()}")
+                bar.write(f"{_named(jobs[place])} failed:\n{''.join(traceback.format_exception(error)).rstrip()}")
             bar.update()
     if failed:
-        raise RuntimeError(f"{len(failed)} of {len(jobs)} jobs failed (their tracebacks are above); "
-                           "what has finished is kept, and another run goes on from it")
+        raise RuntimeError(f"{len(failed)} of {bar.total} jobs failed (their tracebacks are above); what has finished "
+                           "is kept, and another run goes on from it:\n" + "\n".join(failed))
 
 
-def _reason(future):
-    error = future.exception()
-    return "".join(traceback.format_exception(type(error), error, future.traceback())).rstrip()
+def _finished(client, left, done, bar, own):
+    """Yield (place, future) of jobs as they finish; those that another sweep has done only count in the bar.
+
+    left: dict of place to job. own: whether the cluster is of this process alone.
+    """
+    claims, running, ready = {}, {}, as_completed(loop=client.loop)
+    slots, again, told = _slots(client, bar.write, own), 0, False
+    try:
+        while left or running:
+            if time.monotonic() >= again:
+                again = time.monotonic() + 1
+                bar.update(_start(client, left, done, claims, running, ready, slots()))
+                if left and not running and not told:
+                    bar.write(f"another sweep runs {len(left)} of these jobs: waiting for it")
+                    told = True
+            for future in ready.next_batch(block=False):
+                if future.status not in ("finished", "error"):
+                    raise RuntimeError("the Dask scheduler is gone; what has finished is kept")
+                again = 0
+                yield running[future], future
+                future.release()
+                _release(claims.pop(running.pop(future)))
+            time.sleep(0.02 if again else 0)
+    finally:
+        for claim in claims.values():
+            _release(claim)
+
+
+def _start(client, left, done, claims, running, ready, slots):
+    """Claim and submit jobs until `slots` run; return how many of those left another sweep has done meanwhile.
+
+    Few at a time, so that sweeps at once share the jobs.
+    """
+    count = 0
+    for place in list(left):
+        if len(running) >= slots:
+            break
+        claim = _claim(place)
+        if not claim:
+            continue
+        claims[place], job = claim, left.pop(place)
+        if done(place):
+            _release(claims.pop(place))
+            count += 1
+            continue
+        future = client.submit(_timed, job.function, job.parameters, pure=False)
+        running[future] = place
+        ready.add(future)
+    return count
+
+
+def _slots(client, say, own):
+    """Return a function that gives how many jobs the cluster takes at a time; it says where there is no worker."""
+    seen = told = time.monotonic()
+
+    def slots():
+        nonlocal seen, told
+        try:
+            threads, now = sum(client.nthreads().values()), time.monotonic()
+        except OSError as error:
+            raise RuntimeError(f"the Dask scheduler is gone ({error}); what has finished is kept") from error
+        if threads:
+            seen = told = now
+        elif own and now - seen > GIVEN_UP:
+            raise RuntimeError(f"no worker has lived for {GIVEN_UP} s; what has finished is kept")
+        elif now - told > PATIENCE * (1 if told == seen else 10):
+            told = now
+            say(f"the cluster has had no worker for {now - seen:.0f} s: waiting for one "
+                + (f"until {GIVEN_UP} s" if own else "(Ctrl-C ends this; what has finished is kept)"))
+        return max(1, 2 * threads)  # the next job is at hand where one finishes
+
+    return slots
+
+
+def _claim(place):
+    """Return the lock of a file beside a result, None where another sweep holds it; a dead process holds none."""
+    path = place.with_name(f".{place.name}.claim")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    claim = open(path, "w")
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(claim.fileno()), os.stat(path)):
+            return claim
+    except (BlockingIOError, FileNotFoundError):  # held, or taken away by its holder a moment ago
+        pass
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):  # a file system without locks: as if alone
+            return claim
+        raise
+    claim.close()
+    return None
+
+
+def _release(claim):
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(claim.name)
+    claim.close()
+
+
+def _outcome(future):
+    """Return (what the job returned, None), or (None, what it raised)."""
+    try:
+        return future.result(), None
+    except Exception as error:  # whatever it is, it takes no other job along
+        return None, error
+
+
+def _named(job):
+    return f"{job.name} of {textwrap.shorten(str(job.parameters), 300)}"
 
 
 def _timed(function, parameters):
     start = time.perf_counter()
-    return function(**parameters), time.perf_counter() - start
-
-
-def _keep(job, value, seconds):
-    store.keep(job.name, job.parameters, value, seconds)
+    try:
+        return function(**parameters), time.perf_counter() - start
+    except SystemExit as error:  # which would end the worker, and be tried again by the next
+        raise RuntimeError(f"the job left by SystemExit({error.code!r})") from error
 
 
 @contextlib.contextmanager
@@ -188,10 +316,7 @@ def main():
     if not (path and grid):
         raise ValueError("a sweep needs NOTEBOOK=notebooks/….ipynb and GRID=….yaml, "
                          "a list of values for each parameter")
-    try:
-        points = yaml.safe_load(Path(grid).read_text("utf8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"GRID={grid} is not a readable YAML file: {error}") from error
+    points = parameters.read(grid)
     for result in notebooks(path, points, **where()):
         print(os.path.relpath(result))
 
