@@ -13,9 +13,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import yaml
-from tqdm.auto import tqdm
 
 from helpers import (attacks, datasets, gradients, jpeg, parameters, plots, robustness, saliency, spectra, store, text,
+from helpers.progress import tqdm
                      training)
 
 EPS = {"mnist": (0, 0.05, 0.1, 0.2, 0.3), "cifar10": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255)}  # L-infinity

@@ -1,0 +1,138 @@
+"""A notebook executed with its part of a profile: `python -m helpers.execute PROFILE.yaml NOTEBOOK EXECUTED`.
+
+Before anything runs, the profile is checked against all notebooks beside it. What was executed appears under its
+name only whole; what failed, beside it as NAME.failed.ipynb. One process at a time makes it: another that
+wants the same waits, and is content with what the first made.
+"""
+import contextlib
+import fcntl
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from helpers import parameters, progress
+
+logging.getLogger("papermill").setLevel(logging.ERROR)  # it announces files and kernels, as this module does
+
+
+class Failure(Exception):
+    """An execution that failed: the message alone, and where to read on."""
+
+
+def execute(profile, notebook, executed):
+    """Execute a notebook with its own parameters of a profile, and leave it at `executed`.
+
+    Raises ValueError where the profile does not fit the notebooks, and Failure where the notebook fails.
+    """
+    notebook, executed = Path(notebook), Path(executed)
+    given = parameters.of_profile(Path(profile), sorted(Path(profile).parent.glob("[0-9]*.ipynb")))[notebook.stem]
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(executed) as waited:
+        if not (waited and executed.exists()):
+            _clear(executed)
+            _run(notebook, executed, given)
+
+
+@contextlib.contextmanager
+def _alone(executed):
+    """Hold the lock of an executed notebook, which ends with this process; yield whether it was another's before."""
+    with open(executed.with_name(f".{executed.stem}.lock"), "a+", encoding="utf8") as file:
+        waited = False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+            file.seek(0)
+            _say(f"{executed} is being made by process {file.read().strip()}: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield waited
+
+
+def _clear(executed):
+    """Delete an earlier result, and what processes that were killed left of theirs."""
+    for path in (executed, _failed(executed), *executed.parent.glob(f".{executed.stem}.*.part.ipynb")):
+        path.unlink(missing_ok=True)
+
+
+def _failed(executed):
+    return executed.with_suffix(".failed.ipynb")
+
+
+def _run(notebook, executed, given):
+    partial = executed.with_name(f".{executed.stem}.{os.getpid()}.part.ipynb")
+    cells, start = len(nbformat.read(notebook, 4).cells), time.monotonic()
+    _say(f"Executing {notebook} ({cells} cells)")
+    try:
+        papermill.execute_notebook(
+            notebook, partial, given, kernel_name="python3", start_timeout=300,
+            progress_bar={"desc": notebook.stem, "file": progress.stream(), "leave": False})
+        _whole(partial)
+        os.replace(partial, executed)
+    except BaseException as error:
+        raise Failure(_reason(error, notebook), _keep(partial, executed)) from error
+    _say(f"Executed {notebook} in {_clock(time.monotonic() - start)}")
+
+
+def _whole(path):
+    """Raise ValueError if a cell was not run, as where one has ended the kernel without an error."""
+    for i, cell in enumerate(nbformat.read(path, 4).cells):
+        if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
+            raise ValueError(f"cell {i + 1} was not run")
+
+
+def _reason(error, notebook):
+    """Return in a line why a notebook failed."""
+    if isinstance(error, PapermillExecutionError):
+        return f"{error.ename}: {error.evalue}"
+    if isinstance(error, DeadKernelError):
+        return "its kernel died; of too little memory, perhaps"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return str(error) or type(error).__name__
+
+
+def _keep(partial, executed):
+    """Keep what was executed before the failure, if it can be read; return a sentence that says what it holds."""
+    try:
+        cells = nbformat.read(partial, 4).cells
+    except (OSError, ValueError, nbformat.ValidationError):  # not begun, or cut short as on a full disk
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        return ""
+    os.replace(partial, _failed(executed))
+    errors = any(output.output_type == "error" for cell in cells for output in cell.get("outputs", ()))
+    return f"{'Its traceback' if errors else 'What was executed before'} is in {_failed(executed)}"
+
+
+def _clock(seconds):
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def _say(text):
+    print(text, flush=True)
+
+
+def main():
+    if len(sys.argv) != 4:
+        sys.exit("usage: python -m helpers.execute PROFILE.yaml NOTEBOOK.ipynb EXECUTED.ipynb")
+    try:
+        execute(*sys.argv[1:])
+    except Failure as error:
+        message, where = error.args
+        sys.exit("\n".join(filter(None, [f"{sys.argv[2]} failed: {message}", where, message])))
+    except (ValueError, OSError) as error:
+        sys.exit(f"{sys.argv[2]} was not executed: {error}")
+
+
+if __name__ == "__main__":
+    main()
