@@ -10,7 +10,7 @@ import sys
 import numpy as np
 from scipy.special import log_softmax
 
-from helpers import attacks, datasets, evaluation, float64, gradients, robustness, store, sweeps, training
+from helpers import attacks, datasets, evaluation, float64, gradients, parameters, robustness, store, sweeps, training
 
 EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200)
 SHORT = 10
@@ -24,6 +24,8 @@ SEARCHES = (*FGSM, "float64", "pgd_margin")
 PROFILE = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)  # L2 steps along the gradient
 QUANTILES = (5, 25, 50, 75, 95)
 AXES = {"epochs": EPOCHS, "layers": LAYERS, "width": WIDTHS}
+ALLOWED = {"epochs": parameters.Listed(range(1, 1001), 3), "layers": parameters.Listed(range(101), 3),
+           "width": parameters.Listed((0.05, 16), 3)}  # three values at least, for there is a trend to be seen
 # What the report needs: of each axis and part of wrong labels, the values and how many seeds.
 STUDY = {("epochs", 0.0): (EPOCHS, 10), ("layers", 0.0): (LAYERS, 10), ("width", 0.0): (WIDTHS, 10),
          ("epochs", NOISE): (EPOCHS, 6), ("layers", NOISE): (LAYERS, 6), ("width", NOISE): (WIDTHS, 6)}
@@ -68,8 +70,11 @@ def study(values=None, n_seeds=None, **more):
 
     values: dict from an axis to the values to take instead (None: those of STUDY). n_seeds: instead of theirs.
     """
-    values = values or {}
-    return studies({part: values.get(part[0]) or own for part, (own, _) in STUDY.items()},
+    values = {axis: own for axis, own in (values or {}).items() if own is not None}
+    for axis, own in values.items():
+        _checked(axis, own)
+    parameters.require("n_seeds", n_seeds, [None, range(1, 1001)])
+    return studies({part: values.get(part[0], own) for part, (own, _) in STUDY.items()},
                    seeds={part: range(n_seeds or count) for part, (_, count) in STUDY.items()}, **more)
 
 
@@ -82,8 +87,13 @@ def studies(parts, *, seeds, epochs=SHORT, n=N, n_distance=N_DISTANCE, train_siz
     those of all parts, or a dict of part to its own. The arrays are those of `measure`, of V values and S
     seeds, (V, S, ...), with value (V,) and seed (S,). Each part is kept as an artifact, and each run by
     itself, so that an interrupted study goes on. All runs that are missing are one sweep (sweeps.run, whose
-    arguments the last two are).
+    arguments the last two are). Raises ValueError for values outside ALLOWED, seeds or sizes that are none.
     """
+    parameters.require("epochs", epochs, range(1, 1001))
+    parameters.require("n", n, range(1, 10_001))
+    parameters.require("n_distance", n_distance, range(1, n + 1))
+    for own in seeds.values() if isinstance(seeds, dict) else [seeds]:
+        parameters.require("seeds", list(own), parameters.Listed(range(2**31)))
     jobs = {part: _jobs(*part, _checked(part[0], values), list(seeds[part] if isinstance(seeds, dict) else seeds),
                         epochs, train_size, {"n": n, "n_distance": n_distance}) for part, values in parts.items()}
     keys = {part: {"axis": part[0], "jobs": [[seed, value, job.parameters] for (seed, value), job in own.items()]}
@@ -178,13 +188,9 @@ def _checked(axis, values):
     """Return the values along an axis, those of AXES for None; raise ValueError where they are none of it."""
     if axis not in AXES:
         raise ValueError(f"axis must be one of {', '.join(AXES)}, got {axis!r}")
-    values = AXES[axis] if values is None else tuple(values)
-    kind, fits = {"epochs": ("integers >= 1", lambda v: type(v) is int and v >= 1),
-                  "layers": ("integers >= 0", lambda v: type(v) is int and v >= 0),
-                  "width": ("positive numbers", lambda v: type(v) in (int, float) and 0 < v < np.inf)}[axis]
-    if len(values) < 3 or not all(map(fits, values)) or list(values) != sorted(set(values)):
-        raise ValueError(f"{axis} must be three or more {kind} that increase, got {list(values)}")
-    return tuple(map(float, values)) if axis == "width" else values  # 2 and 2.0 are one network
+    values = AXES[axis] if values is None else values
+    parameters.require(axis, list(values) if isinstance(values, tuple) else values, ALLOWED[axis])
+    return tuple(map(float, values)) if axis == "width" else tuple(values)  # 2 and 2.0 are one network
 
 
 def main():

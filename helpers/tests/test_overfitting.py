@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import datasets, evaluation, gradients, overfitting, saliency, store, training
+from helpers import datasets, evaluation, gradients, overfitting, parameters, saliency, store, training
 
 SIZES = {"n": 20, "n_distance": 3}
 
@@ -78,14 +78,41 @@ def test_a_study_joins_its_runs_in_order(made):
 
 
 @pytest.mark.parametrize("axis, values, message", [
-    ("epochs", [0, 1, 2], "epochs must be three or more integers >= 1 that increase, got \\[0, 1, 2\\]"),
-    ("layers", [2, 0, 4], "layers must be three or more integers >= 0 that increase, got \\[2, 0, 4\\]"),
-    ("width", [1.0, 2], "width must be three or more positive numbers that increase, got \\[1.0, 2\\]"),
-    ("width", [-1, 1, 2], "width must be three or more positive"), ("epochs", [1, 1.5, 2], "epochs must be three or more integers")])
+    ("epochs", [0, 1, 2], r"epochs must be a list of 3 or more that increase, each an integer in 1..1000, got \[0, 1, 2\]"),
+    ("epochs", [], r"epochs must be a list of 3 or more .*got \[\]"), ("epochs", 3, "epochs must be a list .*got 3"),
+    ("epochs", [1, 1.5, 2], "epochs must be a list"), ("epochs", [True, 2, 3], r"got \[True, 2, 3\]"),
+    ("layers", [2, 0, 4], "layers must be a list of 3 or more that increase, each an integer in 0..100"),
+    ("layers", [0, 2, 100_000], "in 0..100, got"), ("layers", [0, 2, 2, 4], "layers must be a list"),
+    ("width", [1.0, 2], r"width must be a list .*each a number in \[0.05, 16\], got \[1.0, 2\]"),
+    ("width", [-1, 1, 2], "width must be a list"), ("width", [1, 2, float("nan")], "width must be"),
+    ("width", [1, 2, float("inf")], "width must be"), ("depth", [1, 2, 3], "axis must be one of epochs, layers, width")])
 def test_values_that_are_none_of_an_axis(axis, values, message, made):
-    with pytest.raises(ValueError, match=message):
-        overfitting.studies({(axis, 0.0): values}, seeds=range(2))
+    for refused in (lambda: overfitting.studies({(axis, 0.0): values}, seeds=range(2)),
+                    lambda: overfitting.study({axis: values})):  # an empty list is not the default
+        with pytest.raises(ValueError, match=message):
+            refused()
     assert not made.exists() or not list(made.iterdir())
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"n_seeds": 0}, "n_seeds must be None or an integer in 1..1000, got 0"), ({"n_seeds": True}, "n_seeds must be"),
+    ({"n": 10_001}, "n must be an integer in 1..10000, got 10001"), ({"n_distance": 0}, "n_distance must be an integer"),
+    ({"n": 20, "n_distance": 21}, "n_distance must be an integer in 1..20, got 21"), ({"epochs": 0}, "epochs must be")])
+def test_sizes_of_a_study_that_are_none(given, message, made):
+    with pytest.raises(ValueError, match=message):
+        overfitting.study(**given)
+    for seeds in ([], [1, 0], [0, 0], [-1], [0.5]):
+        with pytest.raises(ValueError, match="seeds must be a list of 1 or more that increase"):
+            overfitting.studies({("epochs", 0.0): None}, seeds=seeds)
+
+
+def test_the_study_itself_and_chapter_6_allow_the_same():
+    for axis, values in overfitting.AXES.items():
+        assert overfitting._checked(axis, None) == overfitting._checked(axis, list(values)) == values
+    _, allowed = parameters._declared(parameters.NOTEBOOKS / "06_sobreajuste.ipynb")
+    named = {"study_epochs": "epochs", "study_layers": "layers", "study_widths": "width"}
+    for name, axis in named.items():
+        assert allowed[name] == [None, overfitting.ALLOWED[axis]]
 
 
 def test_losses_of_attacks_that_are_mistaken_and_mended():
