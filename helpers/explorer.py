@@ -15,8 +15,8 @@ import numpy as np
 import yaml
 
 from helpers import (attacks, datasets, gradients, jpeg, parameters, plots, robustness, saliency, spectra, store, text,
-from helpers.progress import tqdm
                      training)
+from helpers.progress import tqdm
 
 EPS = {"mnist": (0, 0.05, 0.1, 0.2, 0.3), "cifar10": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255)}  # L-infinity
 SIZED = ("noise", "fgsm", "pgd_margin")  # the attacks of a given size eps; Carlini & Wagner's has none
