@@ -2,13 +2,16 @@
 
 Every network takes images in [0, 1], normalises them in a layer of its own (set from training
 data by `normalize`) and returns logits. There are no custom classes, so that a saved network
-loads in Keras's safe mode.
+loads in Keras's safe mode. The initial weights follow from `seed` alone, wherever the network is built:
+no generator from which others draw too is set or read.
 """
+import random
+
 import keras
 from keras import layers
 
 
-def lenet(input_shape, num_classes=10, extra_layers=0, width=1.0):
+def lenet(input_shape, num_classes=10, extra_layers=0, width=1.0, *, seed=0):
     """Return LeNet-5: two convolutions with pooling, then three dense layers.
 
     input_shape: (H, W, C), H and W at least 12. extra_layers: further hidden layers as wide as
@@ -19,26 +22,27 @@ def lenet(input_shape, num_classes=10, extra_layers=0, width=1.0):
     by 2; larger ones are not.
     """
     _check(input_shape, num_classes, width, smallest=12)
-    if not (isinstance(extra_layers, int) and extra_layers >= 0):
-        raise ValueError(f"extra_layers must be an integer >= 0, got {extra_layers!r}")
-    scaled = _scaler(width)
+    if type(extra_layers) is not int or not 0 <= extra_layers <= 1000:
+        raise ValueError(f"extra_layers must be an integer in 0..1000, got {extra_layers!r}")
+    scaled, drawn = _scaler(width), _initializers("glorot_uniform", seed)
     inputs = keras.Input(input_shape, name="image")
     x = layers.Normalization(name="normalization")(inputs)
     padding = "same" if input_shape[0] < 32 else "valid"
-    x = layers.Conv2D(scaled(6), 5, padding=padding, activation="relu", name="c1")(x)
+    x = layers.Conv2D(scaled(6), 5, padding=padding, activation="relu", kernel_initializer=drawn(),
+                      name="c1")(x)
     x = layers.MaxPooling2D(name="s2")(x)
-    x = layers.Conv2D(scaled(16), 5, activation="relu", name="c3")(x)
+    x = layers.Conv2D(scaled(16), 5, activation="relu", kernel_initializer=drawn(), name="c3")(x)
     x = layers.MaxPooling2D(name="s4")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(scaled(120), activation="relu", name="c5")(x)
-    x = layers.Dense(scaled(84), activation="relu", name="f6")(x)
+    x = layers.Dense(scaled(120), activation="relu", kernel_initializer=drawn(), name="c5")(x)
+    x = layers.Dense(scaled(84), activation="relu", kernel_initializer=drawn(), name="f6")(x)
     for i in range(extra_layers):
-        x = layers.Dense(scaled(84), activation="relu", name=f"extra{i + 1}")(x)
-    logits = layers.Dense(num_classes, name="logits")(x)
+        x = layers.Dense(scaled(84), activation="relu", kernel_initializer=drawn(), name=f"extra{i + 1}")(x)
+    logits = layers.Dense(num_classes, kernel_initializer=drawn(), name="logits")(x)
     return keras.Model(inputs, logits, name="lenet")
 
 
-def resnet(input_shape, num_classes=10, depth=20, width=1.0):
+def resnet(input_shape, num_classes=10, depth=20, width=1.0, *, seed=0):
     """Return the ResNet of 6n + 2 = `depth` layers for small images; 271k parameters at depth 20.
 
     input_shape: (H, W, C), H and W at least 8. width: factor on the 16, 32 and 64 filters.
@@ -46,19 +50,19 @@ def resnet(input_shape, num_classes=10, depth=20, width=1.0):
     subsampling, and zeros for the new channels).
     """
     _check(input_shape, num_classes, width, smallest=8)
-    if not (isinstance(depth, int) and depth >= 8 and (depth - 2) % 6 == 0):
-        raise ValueError(f"depth must be 6n + 2 (8, 14, 20, 26, ...), got {depth!r}")
-    scaled = _scaler(width)
+    if type(depth) is not int or not 8 <= depth <= 1202 or (depth - 2) % 6:
+        raise ValueError(f"depth must be 6n + 2 (8, 14, 20, 26, ..., 1202), got {depth!r}")
+    scaled, drawn = _scaler(width), _initializers("he_normal", seed)
     inputs = keras.Input(input_shape, name="image")
     x = layers.Normalization(name="normalization")(inputs)
-    x = _convolution(x, scaled(16), 1, "stem")
+    x = _convolution(x, scaled(16), 1, "stem", drawn)
     x = layers.ReLU(name="stem_relu")(x)
     for stage, filters in enumerate((16, 32, 64), start=1):
         for block in range((depth - 2) // 6):
             stride = 2 if stage > 1 and block == 0 else 1
-            x = _residual(x, scaled(filters), stride, f"stage{stage}_block{block + 1}")
+            x = _residual(x, scaled(filters), stride, f"stage{stage}_block{block + 1}", drawn)
     x = layers.GlobalAveragePooling2D(name="average")(x)
-    logits = layers.Dense(num_classes, kernel_initializer="he_normal", name="logits")(x)
+    logits = layers.Dense(num_classes, kernel_initializer=drawn(), name="logits")(x)
     return keras.Model(inputs, logits, name="resnet")
 
 
@@ -89,22 +93,32 @@ def blocks(model):
     return rows
 
 
-def _convolution(x, filters, stride, name):
+def _convolution(x, filters, stride, name, drawn):
     x = layers.Conv2D(filters, 3, stride, padding="same", use_bias=False,
-                      kernel_initializer="he_normal", name=f"{name}_conv")(x)
+                      kernel_initializer=drawn(), name=f"{name}_conv")(x)
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
 
 
-def _residual(x, filters, stride, name):
-    y = _convolution(x, filters, stride, f"{name}_1")
+def _residual(x, filters, stride, name, drawn):
+    y = _convolution(x, filters, stride, f"{name}_1", drawn)
     y = layers.ReLU(name=f"{name}_1_relu")(y)
-    y = _convolution(y, filters, 1, f"{name}_2")
+    y = _convolution(y, filters, 1, f"{name}_2", drawn)
     if stride > 1:
         x = layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(x)  # keeps every second pixel
     new = filters - x.shape[-1]
     if new:
         x = keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
+
+
+def _initializers(kind, seed):
+    """Return a function that gives one layer after another an initialiser of Keras, each with its own seed.
+
+    The seeds are those that Keras itself draws after keras.utils.set_random_seed(seed) where nobody else
+    draws from Python's generator meanwhile: so networks that were trained that way can still be made.
+    """
+    rng = random.Random(seed)
+    return lambda: keras.initializers.get({"class_name": kind, "config": {"seed": rng.randint(1, 10**9)}})
 
 
 def _scaler(width):
@@ -114,7 +128,7 @@ def _scaler(width):
 def _check(input_shape, num_classes, width, smallest):
     if len(input_shape) != 3 or min(input_shape[:2]) < smallest:
         raise ValueError(f"input_shape must be (H, W, C) with H, W >= {smallest}, got {input_shape}")
-    if not (isinstance(num_classes, int) and num_classes >= 2):
+    if type(num_classes) is not int or num_classes < 2:
         raise ValueError(f"num_classes must be an integer >= 2, got {num_classes!r}")
-    if not width > 0:
-        raise ValueError(f"width must be positive, got {width!r}")
+    if type(width) not in (int, float) or not 0 < width <= 100:
+        raise ValueError(f"width must be in (0, 100], got {width!r}")

@@ -11,18 +11,24 @@ import io
 import json
 import os
 import platform
+import re
 import time
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from helpers import files
+from helpers.files import atomic, write_json
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 SHIPPED = DATA / "shipped"
 MADE = DATA / "made"
 
+YEAR_5000 = 95_617_584_000  # in seconds since 1970: no record is younger
 _PROCESS_START = time.time()
 _ledger = []
 _alone = False  # whether only what ships is read
@@ -42,28 +48,6 @@ def file_sha256(path):
     """Return the SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def atomic(path):
-    """Yield a partial path beside `path`, renamed to `path` only if the block succeeds.
-
-    The partial name keeps the suffix of `path`, since Keras and NumPy look at it.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path, content):
-    """Write `content` as readable JSON, atomically."""
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf8")
 
 
 def versions():
@@ -126,6 +110,7 @@ def find(filename):
     Looks in data/made, then in data/shipped; passes over what is older than `fresh_since()`.
     Raises ValueError, naming the file, where its bytes are not those recorded.
     """
+    files.sweep(MADE)
     for folder in _folders():
         path = folder / filename
         if not (path.exists() and record_path(path).exists()):
@@ -133,9 +118,8 @@ def find(filename):
         record = read_record(path)
         if record["made"] < fresh_since():
             continue
-        if file_sha256(path) != record["sha256"]:
-            raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one. "
-                             "Delete it to have it made again.")
+        if not path.is_file() or file_sha256(path) != record["sha256"]:
+            raise damaged(path, "its SHA-256 is not the recorded one" if path.is_file() else "it is a folder")
         return path, record
     return None
 
@@ -146,14 +130,40 @@ def record_path(path):
 
 
 def read_record(path):
-    """Return the record beside the artifact `path`; raises ValueError if it is not readable."""
+    """Return the record beside the artifact `path`; raises ValueError, naming it, where it is damaged."""
     try:
         record = json.loads(record_path(path).read_text("utf8"))
-        record["made"], record["sha256"], record["parameters"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{record_path(path)} is damaged ({error!r}). "
-                         "Delete it to have it made again.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(record_path(path), repr(error), f"the record of {path}") from error
+    wrong = _wrong_in(record)
+    if wrong:
+        raise damaged(record_path(path), wrong, f"the record of {path}")
     return record
+
+
+def _wrong_in(record):
+    """Return what keeps `record` from being one, in words, or None."""
+    if not isinstance(record, dict):
+        return f"it is no record but {str(record)[:40]}"
+    texts = record.get("versions")
+    fits = {"parameters": isinstance(record.get("parameters"), dict),
+            "sha256": re.fullmatch("[0-9a-f]{64}", str(record.get("sha256"))),
+            "versions": isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values()),
+            **{name: type(record.get(name)) in (int, float) and 0 <= record[name] <= YEAR_5000
+               for name in ("made", "seconds")}}
+    return next((f"its {name} is {str(record.get(name, 'missing'))[:40]}" for name, right in fits.items()
+                 if not right), None)
+
+
+def damaged(path, why, what=None):
+    """Return the ValueError that says that a file (or `what`, which it holds) is damaged, and what to do.
+
+    Only what the project made in data/made is said to be deleted.
+    """
+    todo = {MADE: "Delete it to have it made again.",
+            SHIPPED: f"It came with the project: bring it back with `git checkout {path}`."}
+    own = re.search(r"-[0-9a-f]{12}\.", path.name)
+    return ValueError(f"{what or path} is damaged: {why}. {todo.get(path.parent, '') if own else ''}".rstrip())
 
 
 def write(path, save, parameters, seconds, **more):
@@ -264,11 +274,18 @@ def _find_larger(name, parameters, key):
 
 
 def read(path):
-    """Return the artifact at `path`: a DataFrame of a .csv, a dict of arrays of an .npz."""
-    if path.suffix == ".csv":
-        return pd.read_csv(path)
-    with np.load(path, allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+    """Return the artifact at `path`: a DataFrame of a .csv, a dict of arrays of an .npz.
+
+    Raises ValueError, naming it, where it holds anything else, or more than files.BYTES.
+    """
+    try:
+        if path.suffix == ".csv":
+            if path.stat().st_size > files.BYTES:
+                raise ValueError(f"it has {path.stat().st_size:,} bytes, and at most {files.BYTES:,} are read")
+            return pd.read_csv(path)
+        return files.arrays(path)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        raise damaged(path, str(error)) from error
 
 
 def _require_lasting(name, value):

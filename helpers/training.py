@@ -9,9 +9,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm.auto import tqdm
 
 from helpers import adversarial, batches, datasets, jpeg, models, store
+from helpers.progress import tqdm
 
 OPTIMIZERS = {"sgd": functools.partial(keras.optimizers.SGD, momentum=0.9, nesterov=True),
               "adam": keras.optimizers.Adam}
@@ -339,8 +339,7 @@ def _fit_adversarial(model, epoch, validation, bar):
 
 
 def _start(recipe, x, steps):
-    keras.utils.set_random_seed(recipe.seed)
-    model = models.ARCHITECTURES[recipe.architecture](x.shape[1:], **dict(recipe.arguments))
+    model = models.ARCHITECTURES[recipe.architecture](x.shape[1:], **dict(recipe.arguments), seed=recipe.seed)
     models.normalize(model, x)
     model.compile(optimizer=_optimizer(recipe, steps),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
