@@ -13,6 +13,8 @@ paper (2017, arXiv:1608.04644), except that
   something is found, and falls where an image no longer gains;
 - a search step starts from the best perturbation so far, and the search ends with the first step
   that gains too little;
+- F is taken times a power of two that brings an image's largest logit to about 1, so that networks of
+  tiny or huge logits are attacked as others are;
 - w starts within |tanh w| <= EDGE, since Adam needs hundreds of iterations to leave an exact 0 or 1;
 - at the end the perturbation is shortened along itself up to the boundary.
 """
@@ -22,11 +24,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 from helpers import gradients
+from helpers.progress import tqdm
 
 RIVALS = 9              # classes that race, at most
+CANDIDATES = 30         # classes of the largest logits, among which the rivals are chosen
 CHUNK = 20              # iterations between two looks at what has been gained
 BEHIND = 0.2            # relative, after the first chunk; inversely to the iterations afterwards
 EDGE = 0.99
@@ -41,10 +44,11 @@ PATIENCE = 100          # iterations after which, where nothing is found, the hi
 
 
 class _Task(NamedTuple):
-    """What all searches share. sign: 1, or -1 if targeted; highest: the highest rate."""
+    """What all searches share. scale: of F, (N,); sign: 1, or -1 if targeted; highest: the highest rate."""
     model: object
     x: np.ndarray
     y: np.ndarray
+    scale: np.ndarray
     sign: float
     confidence: float
     initial_const: float | None
@@ -60,20 +64,21 @@ def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate
     steps of a search, and iterations of a step. initial_const: None, 2F / |∇F|² of each search, or a
     number > 0; one far above that gives longer perturbations. batch_size: of searches, nearly. What
     an image gets depends neither on batch_size nor on the other images. Raises ValueError for what
-    does not fit.
+    does not fit, and where a gradient on the way is not finite.
     """
     x, y = gradients.checked(model, x, y)
     _check(confidence, learning_rate, binary_search_steps, max_iterations, initial_const, batch_size)
     logits, sign = gradients.logits(model, x), -1.0 if targeted else 1.0
     if targeted:
         gradients.checked_targets(logits, y)
-    task = _Task(model, x, y, sign, float(confidence), initial_const, 10 * learning_rate)
+    task = _Task(model, x, y, _scale(logits), sign, float(confidence), initial_const, 10 * learning_rate)
     waiting = np.flatnonzero(~_won(sign * gradients.margin(y, logits) + confidence, logits).numpy())
     best, x_adv = np.full(len(x), np.inf, np.float32), x.copy()
-    searches, iterations = _start(task, waiting[:0], logits.shape[1]), min(CHUNK, max_iterations)
+    plan = _plan(task, waiting, logits)
+    searches, iterations = _start(task, plan, waiting[:0]), min(CHUNK, max_iterations)
     with tqdm(total=len(waiting), desc="C&W", unit="img", leave=False, delay=2) as bar:
         while len(waiting) or len(searches["image"]):
-            searches, waiting = _admit(task, searches, waiting, batch_size, logits.shape[1])
+            searches, waiting = _admit(task, plan, searches, waiting, batch_size)
             before = searches["best"].copy()
             _advance(task, searches, iterations)
             _keep(searches, best, x_adv)
@@ -83,55 +88,84 @@ def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate
             going[ended] &= _next_step(task, searches, ended, binary_search_steps)
             bar.update(len(np.setdiff1d(searches["image"], searches["image"][going])))
             searches = {name: part[going] for name, part in searches.items()}
+    still = np.setdiff1d(plan["image"], plan["image"][plan["slope"] > 0])
+    gradients.warn_of_zeros(np.isin(np.arange(len(x)), still) & np.isinf(best), "margin")
     return _shortened(task, x_adv, np.flatnonzero(np.isfinite(best)))
 
 
-def _admit(task, searches, waiting, batch_size, classes):
+def _scale(logits):
+    """Return the power of two that brings each image's largest logit to [1, 2), float32 (N,)."""
+    largest = np.abs(logits).max(axis=1)
+    exponent = np.floor(np.log2(np.where(largest > 0, largest, 1)))
+    return np.exp2(-np.clip(exponent, -120, 120)).astype(np.float32)
+
+
+def _plan(task, images, logits):
+    """Return the searches that these images may have, of the rivals nearest to first order: arrays by name.
+
+    image (P,), ascending; rivals (P, classes), those whose margin counts; value, F + confidence, and
+    slope, |∇F|, both times the scale, (P,). No image is copied for it, however many classes there are.
+    """
+    classes = np.arange(logits.shape[1])
+    others, asked = classes != task.y[images, np.newaxis], images
+    if task.sign > 0:
+        order = np.argsort(np.where(others, -logits[images], np.inf), axis=1, kind="stable")
+        chosen = np.sort(order[:, :min(len(classes) - 1, CANDIDATES)], axis=1)
+        images, others = np.repeat(images, chosen.shape[1]), classes == chosen.reshape(-1, 1)
+    (value, slope), fine = np.empty((2, len(images)), np.float32), np.empty(len(images), bool)
+    run = gradients.function(task.model, _gap)
+    for rows, index in gradients.batches(128, np.arange(len(images)), description="C&W"):
+        own, count = images[index], rows.stop - rows.start
+        told = tuple(map(tf.constant, (task.y[own], others[index], task.scale[own])))
+        answer, g = run(tf.constant(task.x[own]), *told)
+        value[rows] = (task.confidence * told[-1] - task.sign * _gap(*told, answer))[:count]
+        slope[rows] = tf.norm(tf.reshape(g, (len(g), -1)), axis=1)[:count]
+        fine[rows] = gradients.finite(answer, g)[:count]
+    gradients.check_finite(~np.isin(asked, images[~fine]))
+    plan = {"image": images, "rivals": others, "value": value, "slope": slope}
+    nearest = pd.Series(_distance(value, slope)).groupby(images).rank(method="first").to_numpy() <= RIVALS
+    return {name: part[nearest] for name, part in plan.items()}
+
+
+def _distance(value, slope):
+    """Return how far the boundary would be if the model were linear, (R,)."""
+    with np.errstate(divide="ignore"):
+        return np.maximum(value, 1e-10) / slope
+
+
+def _admit(task, plan, searches, waiting, batch_size):
     """Return (searches with those of as many waiting images as there is room for, images left)."""
     room = batch_size - len(searches["image"])
-    each = 1 if task.sign < 0 else min(classes - 1, RIVALS)
+    each = 1 if task.sign < 0 else min(plan["rivals"].shape[1] - 1, RIVALS)
     new, left = np.split(waiting, [max(0, -(-room // each))])
     if not len(new):
         return searches, left
-    more = _start(task, new, classes)
+    more = _start(task, plan, new)
     return {name: np.concatenate([searches[name], more[name]]) for name in more}, left
 
 
-def _start(task, images, classes):
+def _start(task, plan, images):
     """Return new searches for these images, arrays by name, a row a search.
 
-    rivals: (R, classes), those whose margin counts; const: c; w, m, v: Adam's variables; m_left,
+    image, rivals (R, classes), value: as in `_plan`; const: c; w, m, v: Adam's variables; m_left,
     v_left: what m and v still lack; rate; top: its greatest in this step; best: smallest
     |x_adv - x|² so far, of x_adv; found: best when the step began; square, value: |x_adv - x|² and
     F + confidence of the last iterate; used: iterations of this step; age: of all; step: steps done.
     """
-    rivals = np.arange(classes) != task.y[images, np.newaxis]
-    if task.sign > 0:
-        images = np.repeat(images, classes - 1)
-        rivals = np.eye(classes, dtype=bool)[np.nonzero(rivals)[1]]
-    x, y = task.x[images], task.y[images]
-    value, slope = np.empty((2, len(images)), np.float32)
-    run = gradients.function(task.model, _gap)
-    for rows, *batch in gradients.batches(128, x, y, rivals) if len(images) else ():
-        logits, g = run(*batch)
-        count = rows.stop - rows.start
-        value[rows] = (task.confidence - task.sign * _gap(*batch[1:], logits))[:count]
-        slope[rows] = tf.norm(tf.reshape(g, (len(g), -1)), axis=1)[:count]
+    image, rivals, value, slope = (part[np.isin(plan["image"], images)] for part in plan.values())
+    distance = _distance(value, slope)
     with np.errstate(divide="ignore"):
-        distance = np.maximum(value, 1e-10) / slope
         const = np.minimum(2 * distance / slope, LARGEST_CONST)
     if task.initial_const is not None:
-        const[:] = task.initial_const
-    rate = _first_rate(task, distance)
-    zeros, ones = np.zeros(len(images), int), np.ones(len(images), np.float32)
-    none = np.full(len(images), np.inf, np.float32)
-    searches = {
-        "image": images, "rivals": rivals, "const": const, "w": _inverse(x), "m": np.zeros_like(x),
+        const = task.initial_const / task.scale[image]
+    rate, x = _first_rate(task, distance), task.x[image]
+    zeros, ones = np.zeros(len(image), int), np.ones(len(image), np.float32)
+    none = np.full(len(image), np.inf, np.float32)
+    return {
+        "image": image, "rivals": rivals, "const": const, "w": _inverse(x), "m": np.zeros_like(x),
         "v": np.zeros_like(x), "m_left": ones, "v_left": ones.copy(), "rate": rate, "top": rate.copy(),
         "best": none, "x_adv": x, "found": none.copy(), "square": zeros.astype(np.float32),
         "value": value, "used": zeros, "age": zeros.copy(), "step": zeros.copy()}
-    nearest = pd.Series(distance).groupby(images).rank(method="first").to_numpy() <= RIVALS
-    return {name: part[nearest] for name, part in searches.items()}
 
 
 def _first_rate(task, distance):
@@ -150,13 +184,15 @@ def _advance(task, searches, iterations):
     state = ("w", "m", "v", "m_left", "v_left", "const", "best", "x_adv", "square", "value")
     images = searches["image"]
     follow = FOLLOW * np.cbrt(searches["rate"].astype(np.float64) / searches["top"])
-    parts = (task.x[images], task.y[images], searches["rivals"], searches["rate"],
+    parts = (task.x[images], task.y[images], searches["rivals"], task.scale[images], searches["rate"],
              follow.astype(np.float32), *(searches[name] for name in state))
     step = 4 if task.x[0].size % 4 == 0 else gradients.ROWS
     results = run(*(tf.constant(gradients.filled(part, step)) for part in parts),
                   tf.constant(iterations), tf.constant(task.sign), tf.constant(task.confidence))
+    *results, fine = (result.numpy()[:len(images)] for result in results)
+    gradients.check_finite(~np.isin(np.unique(images), images[~fine]))
     for name, result in zip(state, results, strict=True):
-        searches[name] = result.numpy()[:len(images)]
+        searches[name] = result
     searches["used"] += iterations
     searches["age"] += iterations
 
@@ -222,14 +258,16 @@ def _compiled(model):
     return gradients.compile(_iterate, gradients.function(model, _gap))
 
 
-def _iterate(gradient, x, y, rivals, rate, follow, w, m, v, m_left, v_left, const, best, x_adv,
+def _iterate(gradient, x, y, rivals, scale, rate, follow, w, m, v, m_left, v_left, const, best, x_adv,
              square, value, iterations, sign, confidence):
-    """Return what changes, from w to value, after so many iterations of Adam."""
+    """Return what changes, from w to value, after so many iterations of Adam, and whether all was finite."""
+    fine = tf.fill(tf.shape(y), True)
     for _ in tf.range(iterations):
         tanh = tf.tanh(w)
         image = (tanh + 1) / 2
-        logits, g = gradient(image, y, rivals)
-        value = confidence - sign * _gap(y, rivals, logits)
+        logits, g = gradient(image, y, rivals, scale)
+        fine &= gradients.finite(logits, g)
+        value = scale * confidence - sign * _gap(y, rivals, scale, logits)
         square = tf.reduce_sum(tf.square(image - x), axis=(1, 2, 3))
         won = _won(sign * gradients.margin(y, logits) + confidence, logits)
         better = won & (square < best)
@@ -243,7 +281,7 @@ def _iterate(gradient, x, y, rivals, rate, follow, w, m, v, m_left, v_left, cons
         v, v_left = 0.999 * v + 0.001 * tf.square(g), 0.999 * v_left
         size = rate * tf.sqrt(1 - v_left) / (1 - m_left)
         w -= _wide(size) * m / (tf.sqrt(v) + 1e-12)
-    return w, m, v, m_left, v_left, const, best, x_adv, square, value
+    return w, m, v, m_left, v_left, const, best, x_adv, square, value, fine
 
 
 def _shortened(task, x_adv, images):
@@ -251,13 +289,13 @@ def _shortened(task, x_adv, images):
     if not len(images):
         return x_adv
     x, y, found = task.x[images], task.y[images], x_adv[images]
-    step = found - x
+    step, answer = found - x, gradients.answering(task.model, x)
     low = np.full((len(images), 1, 1, 1), 0.5, np.float32)
     high = np.ones_like(low)
     for _ in range(12):
         middle = (low + high) / 2
         image = x + middle * step
-        logits = gradients.logits(task.model, image)
+        logits = gradients.ask(answer, image)
         won = _won(task.sign * gradients.margin(y, logits) + task.confidence, logits).numpy()
         won = won.reshape(-1, 1, 1, 1)
         low, high = np.where(won, low, middle), np.where(won, middle, high)
@@ -266,8 +304,9 @@ def _shortened(task, x_adv, images):
     return x_adv
 
 
-def _gap(y, rivals, logits):
-    """Return the loss max of the rivals' logits - z_y, (R,)."""
+def _gap(y, rivals, scale, logits):
+    """Return the loss max of the rivals' logits - z_y, times the scale, (R,)."""
+    logits = scale[:, tf.newaxis] * logits
     own = tf.gather(logits, y, batch_dims=1)
     return tf.reduce_max(tf.where(rivals, logits, logits.dtype.min), axis=1) - own
 

@@ -10,11 +10,10 @@ its amplitude. Where k and -k are the same frequency, cos is ±1, √2 goes from
 """
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from helpers import attacks, gradients
+from helpers import attacks, gradients, layers
 from helpers.jpeg_gain import harmonic_matrix  # noqa: F401 (one place for all that the project measures)
 from helpers.spectra import (  # noqa: F401
     PLANES, checked_frequencies, checked_plane, decibels, fourier_basis, half_plane,
@@ -50,6 +49,7 @@ def gain(model, x, y, *, batch_size=128):
         logits, g = run(images, labels)  # g of -F
         count = rows.stop - rows.start
         slope[rows], margin[rows] = -g.numpy()[:count], gradients.margin(labels, logits).numpy()[:count]
+    gradients.check_finite(np.isfinite(margin) & np.isfinite(slope).all(axis=(1, 2, 3)))
     return Gain(transform(slope), transform(x), margin, slope)
 
 
@@ -202,37 +202,42 @@ def stage_gain(model, x, layer, *, draws=8, seed=0, batch_size=64):
 
     h is what the layer gives for an image, J its derivative, e_k the complex wave of unit norm. The mean
     over `draws` random v ~ N(0, 1) of |transform of J^T v|² is ||J e_k||² without bias (Hutchinson 1990).
-    Raises ValueError, with those that are there, for a layer that is not.
+    layer: its name, "inner/conv3" of one in a model inside; of one that is used more than once, h is that of
+    the last use. NaN where h is zero. Raises ValueError, with those that are there, for a layer that is not.
     """
-    names = [part.name for part in model.layers]
-    if layer not in names:
-        raise ValueError(f"layer must be one of {', '.join(names)}, got {layer!r}")
+    x = gradients.checked_images(x)
+    shape = layers.checked(model, layer, x)
     gradients.check_count("draws", draws)
-    part = keras.Model(model.inputs, model.get_layer(layer).output)
-    x, run = gradients.checked_images(x), gradients.cached(_projected, part)
+    gradients.check_count("seed", seed, smallest=0)
+    run = gradients.cached(_projected, model, layer)
     power, size = 0, np.empty(len(x), np.float32)
     for draw in range(draws):
         rng, slope = np.random.default_rng([seed, draw]), np.empty_like(x)
         for rows, images in gradients.batches(batch_size, x, description=layer):
-            v = rng.standard_normal((len(images), *part.output.shape[1:])).astype(np.float32)
+            v = rng.standard_normal((len(images), *shape[1:])).astype(np.float32)
             h, g = run(images, tf.constant(v))
             count = rows.stop - rows.start
             slope[rows] = g.numpy()[:count]
             size[rows] = attacks.l2(h.numpy()[:count])
+        gradients.check_finite(np.isfinite(slope).all(axis=(1, 2, 3)) & np.isfinite(size), f"layer {layer} or its gradient")
         power = power + np.square(np.abs(transform(slope))) / draws
-    return np.sqrt(power) / np.maximum(size, np.finfo(np.float32).tiny)[:, None, None, None]
+    size = size[:, None, None, None]
+    return np.divide(np.sqrt(power), size, out=np.full_like(power, np.nan), where=size > 0)
 
 
-def _projected(part):
-    return gradients.compile(_projection, part)
+def _projected(model, layer):
+    return gradients.compile(_projection, model, layer)
 
 
-def _projection(part, x, v):
+def _projection(model, layer, x, v):
     with tf.GradientTape() as tape:
         tape.watch(x)
-        h = gradients.call(part, x)
+        h = tf.cast(layers.tapped(model, layer, x)[1], tf.float32)
         value = tf.reduce_sum(h * v, axis=tuple(range(1, h.shape.rank)))
-    return h, tape.gradient(value, x)
+    gradient = tape.gradient(value, x)
+    if gradient is None:
+        raise ValueError(f"no gradient passes from layer {layer} to the images")
+    return h, gradient
 
 
 def _margins(model, x, y, frequencies, phases, plane, batch_size=512):
@@ -248,6 +253,7 @@ def _margins(model, x, y, frequencies, phases, plane, batch_size=512):
         parts = image.astype(np.int32), amplitude.astype(np.float32), wave.astype(np.int32), phase
         for rows, *batch in gradients.batches(batch_size, *parts, description="waves"):
             found[rows] = run(*batch, *told).numpy()[:rows.stop - rows.start]
+        gradients.check_finite(np.isfinite(found), "logits")
         return found
     return margins
 

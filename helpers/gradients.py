@@ -1,22 +1,41 @@
-"""What every attack stands on: checked inputs, losses, compiled gradients, and batches.
+"""What every attack stands on: the checked door for models, losses, compiled gradients, and batches.
 
-`model` is any callable from a batch of images (N, H, W, C) to logits (N, classes). A gradient is
-compiled once for each model and loss, and takes batches of any size.
+A model is anything that, called with a batch of images (N, H, W, C) in [0, 1], returns one array of
+logits (N, classes):
+- a Keras model of any kind: functional, Sequential, subclassed, or one inside another; it is asked in
+  inference mode;
+- any callable made of TensorFlow's operations: a network behind a defence, say. If it is random, it
+  draws by tf.random;
+- where no gradient is needed (`logits`, Square, noise), any callable at all: of NumPy, or `predict`.
+The first two are compiled, once for each model and loss, for batches of any size. What they read
+besides their images must be TensorFlow's (variables, tensors): a Python attribute and NumPy's random
+numbers are frozen by compiling. `checked` and `logits` compare, each time, what the model answers
+compiled and as it is, and refuse it where that is not the same; and they refuse probabilities, and
+logits or gradients that are not finite. Where the gradient is zero, an attack warns (ZeroGradient).
 """
 import functools
+import warnings
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm.auto import tqdm
+
+from helpers.progress import tqdm
 
 ROWS = 16  # batches have a multiple of so many: else kernels change with the size, and round otherwise
+TIPPED = 0.25  # share of images whose logits a model that rounds, as JPEG does, may change by being compiled
+MOST_ZERO = 0.1  # share of images without a gradient, from which on an attack warns
+
+
+class ZeroGradient(UserWarning):
+    """An attack could not move many images, since their gradient is zero: they only look robust."""
 
 
 def margin(y, logits):
     """Return F = z_y - max of the other logits, (N,), as a tensor."""
     logits = tf.convert_to_tensor(logits)
-    own = tf.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+    own = tf.one_hot(y, tf.shape(logits)[-1], dtype=logits.dtype)
     return (tf.reduce_sum(own * logits, axis=1)
             - tf.reduce_max(tf.where(own > 0, logits.dtype.min, logits), axis=1))
 
@@ -49,12 +68,13 @@ LOSSES = {"cross_entropy": cross_entropy, "margin": lambda y, logits: -margin(y,
           "probabilities": of_probabilities, "tempered": tempered}
 
 
-def checked(model, x, y, loss="margin"):
+def checked(model, x, y, loss="margin", *, gradient=True):
     """Return (x, y) as float32 and int64 arrays fit for an attack on `model`.
 
-    Raises ValueError, with the value, unless x has shape (N, H, W, C) with N >= 1 and values in
-    [0, 1], y has shape (N,) with integers below the number of classes, `loss` is one of LOSSES,
-    and the model takes these images and returns logits rather than probabilities.
+    gradient: whether the attack needs one, so that the model must be TensorFlow's. Raises ValueError,
+    with the value, unless x has shape (N, H, W, C) with N >= 1 and values in [0, 1], y has shape (N,)
+    with integers below the number of classes, `loss` is one of LOSSES, and the model is one (see above)
+    for such images.
     """
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
@@ -63,10 +83,14 @@ def checked(model, x, y, loss="margin"):
         raise ValueError(f"y must have shape ({len(x)},), one label an image, got {y.shape}")
     if not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"y must hold integers, got dtype {y.dtype}")
-    classes = cached(_classes, model, x.shape[1:], sample=x[:ROWS])
-    if y.min() < 0 or y.max() >= classes:
-        wrong = y[(y < 0) | (y >= classes)][0]
-        raise ValueError(f"labels must be in 0..{classes - 1}, got {wrong}")
+    seen = _met(model, x)
+    if gradient and seen.hindrance:
+        raise ValueError(f"no gradient passes through the model to its images ({seen.hindrance}): an attack that follows "
+                         "it would fail, and the model only look robust. Give it in TensorFlow's operations, or attack "
+                         "it by Square, which only asks")
+    if y.min() < 0 or y.max() >= seen.classes:
+        wrong = y[(y < 0) | (y >= seen.classes)][0]
+        raise ValueError(f"labels must be in 0..{seen.classes - 1}, got {wrong}")
     return x, y.astype(np.int64)
 
 
@@ -105,17 +129,64 @@ def function(model, loss="margin"):
 
 
 def logits(model, x, batch_size=256):
-    """Return the logits of images x, float32 (N, classes), compiled and in batches."""
-    forward = cached(_forward, model)
-    return np.concatenate([forward(batch)[:rows.stop - rows.start].numpy()
-                           for rows, batch in batches(batch_size, x)])
+    """Return the logits of images x, float32 (N, classes), in batches; compiled where the model can be.
+
+    Raises ValueError where the model is none (see above), or a logit is not finite.
+    """
+    return ask(answering(model, x), x, batch_size)
+
+
+def ask(answer, x, batch_size=256):
+    """Return the logits that `answer`, of `answering`, gives for images x; raise ValueError where not finite."""
+    found = np.concatenate([answer(batch)[:rows.stop - rows.start].numpy()
+                            for rows, batch in batches(batch_size, x)])
+    check_finite(np.isfinite(found).all(axis=1), "logits")
+    return found
+
+
+def answering(model, x):
+    """Return the function from a tensor of images to logits: compiled, or the model itself where it cannot be.
+
+    x: the images to come, by some of which the model is checked. Raises ValueError where it is none (see above).
+    """
+    return cached(_forward, model, _met(model, x).compiled)
 
 
 def slopes(model, x, y, loss="margin", batch_size=256):
-    """Return the gradient of the loss by each image, float32 (N, H, W, C), compiled and in batches."""
-    run = function(model, loss)
-    return np.concatenate([run(*batch)[1][:rows.stop - rows.start].numpy()
-                           for rows, *batch in batches(batch_size, x, y, description="gradients")])
+    """Return the gradient of the loss by each image, float32 (N, H, W, C), compiled and in batches.
+
+    Raises ValueError where it is not finite.
+    """
+    run, found, fine = function(model, loss), np.empty(x.shape, np.float32), np.empty(len(x), bool)
+    for rows, *batch in batches(batch_size, x, y, description="gradients"):
+        answer, gradient = run(*batch)
+        count = rows.stop - rows.start
+        found[rows], fine[rows] = gradient[:count], finite(answer, gradient)[:count]
+    check_finite(fine)
+    return found
+
+
+def finite(logits, gradient):
+    """Return where an image's logits and its gradient are finite, bool (N,), as a tensor."""
+    return (tf.reduce_all(tf.math.is_finite(logits), axis=1)
+            & tf.reduce_all(tf.math.is_finite(gradient), axis=tuple(range(1, gradient.shape.rank))))
+
+
+def check_finite(fine, what="logits or gradient"):
+    """Raise ValueError, with how many, unless `what` is finite on all images; fine: bool (N,)."""
+    count = int(np.sum(~np.asarray(fine)))
+    if count:
+        raise ValueError(f"the model's {what} must be finite, and on {count} of {len(fine)} images it is not "
+                         "(NaN or infinite): an attack would fail there, and the model only look robust")
+
+
+def warn_of_zeros(zero, loss="loss"):
+    """Warn, with their share, where the gradient of many images is zero; zero: bool (N,)."""
+    share = np.mean(zero)
+    if share > MOST_ZERO:
+        warnings.warn(f"the gradient of the {loss} is exactly zero on {100 * share:.0f} % of {len(zero)} images, "
+                      "which the attack therefore leaves: it is masked, and they only look robust",
+                      ZeroGradient, stacklevel=3)
 
 
 def batches(size, *arrays, description="logits"):
@@ -139,8 +210,10 @@ def filled(array, step=ROWS):
 
 
 def call(model, x):
-    """Return model(x) as a float32 tensor; Keras models in inference mode."""
-    result = model(x, training=False) if isinstance(model, keras.Model) else model(x)
+    """Return model(x) as a float32 tensor (N, classes); Keras models in inference mode."""
+    result = _one(_asked(model, x))
+    if result.shape.rank != 2:  # unknown, of an operation that runs Python
+        result = tf.ensure_shape(result, (None, None))
     return tf.cast(result, tf.float32)
 
 
@@ -157,24 +230,125 @@ def cached(make, model, *key, **more):
 _made = {}
 
 
-def _classes(model, shape, sample):
-    """Return the number of classes, having seen that the model returns logits for such images."""
-    sample = filled(sample)
-    try:
-        result = call(model, tf.constant(sample)).numpy()
-    except Exception as error:  # whatever an arbitrary model raises at a shape that it does not take
-        raise ValueError(f"the model does not take images of shape {shape}: {error}") from error
+class _Seen(NamedTuple):
+    """What the door has seen of a model: its classes, whether it can be compiled, and why it has no gradient."""
+    classes: int
+    compiled: bool
+    hindrance: str
+
+
+def _met(model, x):
+    """Return the _Seen of a model for images x; raise ValueError where it is none, or not one and the same."""
+    sample = filled(np.asarray(x[:ROWS], np.float32))
+    seen = cached(_first_met, model, x.shape[1:], sample=sample)
+    if seen.compiled:
+        _check_same(model, sample)
+    return seen
+
+
+def _first_met(model, shape, sample):
+    """Return the _Seen of a model, having asked it for a sample of images."""
+    result, hindrance = _answer(model, shape, sample)
     if result.ndim != 2 or len(result) != len(sample) or result.shape[1] < 2:
         raise ValueError("the model must return logits of shape (N, classes), classes >= 2; "
                          f"for {len(sample)} images it returned {result.shape}")
     if result.min() >= 0 and np.allclose(result.sum(axis=1), 1, atol=1e-3):
         raise ValueError("the model must return logits, but all its rows sum to one: these are "
                          "probabilities. Leave out its softmax")
-    return result.shape[1]
+    compiled = not hindrance
+    if compiled:
+        try:
+            cached(_forward, model, True)(tf.constant(sample))
+        except Exception as error:  # whatever Python that is no TensorFlow raises when it is traced
+            compiled, hindrance = False, _first_line(error)
+    if compiled and not _passes(model, tf.constant(sample)):
+        hindrance = "its logits depend on them by no operation that has one"
+    return _Seen(result.shape[1], compiled, hindrance)
 
 
-def _forward(model):
-    return compile(call, model)
+def _answer(model, shape, sample):
+    """Return (what the model answers as it is, why that is not TensorFlow's, or "")."""
+    if not callable(model):
+        raise ValueError(f"the model must be a callable from images to logits, got {model!r}")
+    hindrance = ""
+    try:
+        result = _asked(model, tf.constant(sample))
+    except Exception as error:  # whatever an arbitrary model raises at images that it does not take
+        hindrance = _first_line(error)
+        try:
+            result = _asked(model, sample)
+        except Exception:
+            raise ValueError(f"the model does not take images of shape {shape}: {hindrance}") from error
+    result = _one(result)
+    return np.asarray(result), hindrance or ("" if tf.is_tensor(result) else f"it returned {type(result).__name__}")
+
+
+def _passes(model, images):
+    """Return whether a gradient passes from the logits to the images, be it zero."""
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        logits = call(model, images)
+    return tape.gradient(logits, images) is not None
+
+
+def _asked(model, x):
+    return model(x, training=False) if isinstance(model, keras.Model) else model(x)
+
+
+def _one(result):
+    """Return what a model returned; raise ValueError unless it is one array."""
+    if isinstance(result, dict):
+        raise ValueError("the model must return one array of logits, got a dict of "
+                         f"{', '.join(map(repr, result))}: choose one of them")
+    if isinstance(result, (list, tuple)) or result is None:
+        raise ValueError("the model must return one array of logits, got "
+                         f"{'None' if result is None else f'a {type(result).__name__} of {len(result)}'}")
+    return result
+
+
+def _first_line(error):
+    return f"{type(error).__name__}: {(str(error).strip() or 'no word').splitlines()[0].strip(' .')}"
+
+
+def _check_same(model, sample):
+    """Raise ValueError unless the model answers the sample compiled as it does uncompiled, or at random in both."""
+    forward, images = cached(_forward, model, True), tf.constant(sample)
+    now, compiled = call(model, images).numpy(), forward(images).numpy()
+    other = _differ(now, compiled)
+    if not other.any():
+        return
+    if _differ(now, call(model, images).numpy()).any():
+        if not _differ(compiled, forward(images).numpy()).any():
+            raise ValueError("the model answers at random, but the same for ever once compiled, so that attacks would meet "
+                             "one fixed answer: draw its random numbers by tf.random instead of NumPy or Python")
+    elif other.mean() > TIPPED:
+        raise ValueError("the model's state has changed since it was compiled, so that attacks would meet the old one: "
+                         f"{other.sum()} of {len(other)} images now have logits that differ by up to "
+                         f"{_largest(now - compiled):.2g}. Keep what it reads in tf.Variable, or give a new callable")
+
+
+def _differ(one, two):
+    """Return where the logits of an image differ by more than rounding, bool (N,)."""
+    return ~np.isclose(one, two, rtol=1e-3, atol=1e-3 * _largest(one), equal_nan=True).all(axis=1)
+
+
+def _largest(values):
+    size = np.abs(values)[np.isfinite(values)]
+    return float(size.max()) if size.size else 0.0
+
+
+def _forward(model, compiled):
+    """Return the function from a tensor of images to logits."""
+    if compiled:
+        return compile(call, model)
+
+    def ask(images):
+        try:
+            result = _asked(model, images)
+        except Exception:  # it takes NumPy's arrays only
+            result = _asked(model, images.numpy())
+        return tf.constant(np.asarray(_one(result)), tf.float32)
+    return ask
 
 
 def compile(run, *bound):

@@ -10,9 +10,9 @@ which needs the table, the images and the variance of D, but neither a run of th
 Planes: luma, and of colour images two of chroma. Coefficients in levels of 0..255.
 """
 import numpy as np
-from tqdm.auto import tqdm
 
-from helpers import evaluation, gradients, jpeg, spectra
+from helpers import gradients, jpeg, spectra
+from helpers.progress import tqdm
 
 WIDE = 3  # steps: D this wide sees no steps, and its gain is 1
 
@@ -123,12 +123,17 @@ def predicted_margin(model, x, y, delta, gains, quality, subsampling="4:2:0"):
 
 def linear_margin(model, x, y, delta):
     """Return the margin of x + delta to first order in delta, F(x) + <gradient of F, delta>, (N,)."""
-    margin, run = np.empty(len(x), np.float32), gradients.function(model, "margin")
+    x, y = gradients.checked(model, x, y)
+    margin, fine = np.empty(len(x), np.float32), np.empty(len(x), bool)
+    run = gradients.function(model, "margin")
     for rows, images, labels in gradients.batches(128, x, y):
         logits, g = run(images, labels)  # g of -F
         count = rows.stop - rows.start
-        slope = -(g.numpy()[:count] * delta[rows]).sum(axis=(1, 2, 3))
-        margin[rows] = evaluation.margins(logits.numpy()[:count], y[rows]) + slope
+        fine[rows] = gradients.finite(logits, g)[:count]
+        with np.errstate(invalid="ignore"):  # what is not finite is told below
+            slope = -(g.numpy()[:count] * delta[rows]).sum(axis=(1, 2, 3))
+            margin[rows] = gradients.margin(labels, logits)[:count] + slope
+    gradients.check_finite(fine)
     return margin
 
 

@@ -4,38 +4,41 @@ An image that it breaks, and that the gradient attacks leave, betrays a masked g
 """
 import numpy as np
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 from helpers import attacks, gradients
+from helpers.progress import tqdm
 
 HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations, of 10,000
 
 
-def square(model, x, y, *, eps, nb_iter=1000, p=0.8, seed=0, batch_size=256):
+def square(model, x, y, *, eps, nb_iter=1000, p=0.8, seed=0, batch_size=256, positions=None):
     """Return for each image the perturbed one of smallest margin that the search has found.
 
     It lies within eps of x in L-infinity and in [0, 1]. nb_iter: queries for an image; the first is
     of vertical stripes, the others set a square to ±eps, one sign a channel, and keep it if the
     margin falls. p: share of the image that the first squares cover. An image is done with once its
     margin is negative; one that the model has wrong comes back as it is. The random numbers of image
-    i are those of (seed, i), so that its answer does not depend on the batch or on later images.
+    i are those of (seed, i), so that its answer does not depend on the batch or on later images;
+    positions: as of attacks.pgd. The model may be any callable: it is only asked.
     Raises ValueError for what does not fit. Andriushchenko et al. 2020, arXiv:1912.00049; p is
     AutoAttack's (Croce and Hein 2020, arXiv:2003.01690).
     """
-    x, y = gradients.checked(model, x, y)
-    _check(eps, nb_iter, p, batch_size)
+    x, y = gradients.checked(model, x, y, gradient=False)
+    _check(eps, nb_iter, p, batch_size, x.shape)
+    positions = attacks.checked_positions(positions, len(x))
+    query = gradients.answering(model, x)
     low, high = np.clip(x - np.float32(eps), 0, 1), np.clip(x + np.float32(eps), 0, 1)
-    best, score = x.copy(), _margins(model, x, y, batch_size)
+    best, score = x.copy(), _margins(query, x, y, batch_size)
     with tqdm(range(nb_iter), desc="Square", unit="query", leave=False, delay=2) as bar:
         for i in bar:
             left = np.flatnonzero(score >= 0)
             if not len(left):
                 break
-            rng, parts = np.random.default_rng([seed, i]), (low[left], high[left], best[left])
-            tried = (_squares(*parts, side(i, nb_iter, p, *x.shape[1:3]),
-                              rng.random((len(x), 3 + x.shape[3]))[left])
-                     if i else _stripes(*parts[:2], rng.random((len(x), *x.shape[2:]))[left]))
-            value = _margins(model, tried, y[left], batch_size)
+            parts = low[left], high[left], best[left]
+            numbers = np.random.default_rng([seed, i]).random((positions.max() + 1, *(
+                (3 + x.shape[3],) if i else x.shape[2:])))[positions[left]]
+            tried = _squares(*parts, side(i, nb_iter, p, *x.shape[1:3]), numbers) if i else _stripes(*parts[:2], numbers)
+            value = _margins(query, tried, y[left], batch_size)
             better = (value < score[left]) | (i == 0)
             best[left[better]], score[left[better]] = tried[better], value[better]
             bar.set_postfix(left=len(left), refresh=False)
@@ -78,27 +81,21 @@ def _squares(low, high, best, side, numbers):
     return tried
 
 
-def _margins(model, x, y, batch_size):
+def _margins(query, x, y, batch_size):
     """Return the margins of images x, float32 (N,), in batches; without a bar for each query."""
-    query = gradients.cached(_query, model)
     values = []
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
-        value = query(*(tf.constant(gradients.filled(array[rows])) for array in (x, y)))
-        values.append(value[:len(y[rows])].numpy())
-    return np.concatenate(values)
+        images, labels = (gradients.filled(array[rows]) for array in (x, y))
+        values.append(gradients.margin(labels, query(tf.constant(images))).numpy()[:len(y[rows])])
+    values = np.concatenate(values)
+    gradients.check_finite(np.isfinite(values), "logits")
+    return values
 
 
-def _query(model):
-    """Return the compiled (x, y) -> margins."""
-    return tf.function(lambda x, y: gradients.margin(y, gradients.call(model, x)),
-                       reduce_retracing=True)
-
-
-def _check(eps, nb_iter, p, batch_size):
-    attacks.checked_eps("eps", eps)
+def _check(eps, nb_iter, p, batch_size, shape):
+    attacks.checked_eps("eps", eps, norm=np.inf, shape=shape)
     for name, value in (("nb_iter", nb_iter), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        gradients.check_count(name, value)
     if not 0 < p <= 1:
         raise ValueError(f"p must be in (0, 1], got {p!r}")
