@@ -1,28 +1,13 @@
 """The gradient in float64: what attacks would find were it not for the rounding of float32."""
-import keras
 import numpy as np
 import tensorflow as tf
 
-from helpers import attacks, gradients
+from helpers import attacks, copies, gradients
 
 
 def copy(model):
-    """Return a copy of a Keras model, functional or sequential, that computes in float64."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"a Keras model is needed to make its copy in float64, got {model!r}")
-
-    def convert(layer):
-        dtype = {"dtype": "float64"} if isinstance(layer, keras.Layer) else {}  # else an operation
-        return type(layer).from_config(layer.get_config() | dtype)
-
-    # Of its own, since the model's casts to float32, in which small gradients are zero.
-    image = keras.Input(model.input_shape[1:], dtype="float64")
-    wide = keras.models.clone_model(model, input_tensors=image, clone_function=convert)
-    for old, new in zip(model.layers, wide.layers, strict=True):
-        weights = {}
-        old.save_own_variables(weights)  # not set_weights: Normalization computes on loading
-        new.load_own_variables(weights)
-    return wide
+    """Return a copy of a Keras model that computes in float64 all through, whatever is inside it (see copies.py)."""
+    return copies.copy(model, "float64")
 
 
 def fgsm(model, x, y, *, eps, norm=np.inf):

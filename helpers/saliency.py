@@ -10,39 +10,60 @@ from scipy.ndimage import correlate1d
 from scipy.special import rel_entr
 from scipy.stats import rankdata
 
-from helpers import gradients
+from helpers import copies, gradients, layers
+
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.DepthwiseConv2D,
+                keras.layers.SeparableConv2D)
+MOVING = tuple(getattr(keras.layers, name) for name in (
+    "AveragePooling2D", "Cropping2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "MaxPooling2D", "Permute",
+    "Reshape", "Resizing", "UpSampling2D", "ZeroPadding2D"))
 
 
 def grad_cam(model, x, class_index, layer=None, *, batch_size=128):
     """Return ReLU(Σ_k α_k A_k) of a convolutional layer's maps A, enlarged to the image: (N, H, W).
 
-    α_k is the mean over the pixels of the derivative of the class's logit by A_k. layer: the name of one of
-    `convolutional(model)`; None, the last of them that is no pooling. Where nothing speaks for the class the
-    map is zero. Raises ValueError for what does not fit. Selvaraju et al. 2019, doi:10.1007/s11263-019-01228-7.
+    model: a Keras model of any kind. α_k is the mean over the pixels of the derivative of the class's logit by
+    A_k. layer: the name of one of `convolutional(model)`, "inner/conv3" of one in a model inside; None, the last
+    of them that computes. Of a layer that is used more than once, the last use is explained. Where nothing
+    speaks for the class the map is zero. Raises ValueError for what does not fit.
+    Selvaraju et al. 2019, doi:10.1007/s11263-019-01228-7.
     """
+    layers.named(model)  # raises for what is no Keras model
     x, y = _checked(model, x, class_index)
-    run = gradients.cached(_cam, model, default_layer(model) if layer is None else _known(model, layer))
+    layer = default_layer(model, x) if layer is None else _known(model, layer, x)
+    run = gradients.cached(_cam, model, layer)
     maps = np.concatenate([run(*batch).numpy()[:rows.stop - rows.start] for rows, *batch
                            in gradients.batches(batch_size, x, y, description="Grad-CAM")])
+    gradients.check_finite(np.isfinite(maps).all(axis=(1, 2)), f"maps of layer {layer}")
     return tf.image.resize(maps[..., None], x.shape[1:3], method="bilinear").numpy()[..., 0]
 
 
-def convolutional(model):
-    """Return the names of the layers whose output is maps (N, h, w, channels), from the first convolution on."""
-    names, seen = [], False
-    for part in model.layers:
-        seen = seen or isinstance(part, keras.layers.Conv2D)
-        if seen and len(part.output.shape) == 4:
-            names.append(part.name)
+def convolutional(model, x=None):
+    """Return the names of the layers whose output is maps (N, h, w, channels), from the first convolution on.
+
+    In the order in which they are last called; maps of a single pixel do not count, for they say nowhere.
+    x: images, whose size decides that; None, for a model that says what it takes.
+    """
+    parts, names = layers.named(model), []
+    for name, shape in layers.called(model, x).items():
+        own = layers.flat(parts[name])
+        if any(getattr(part, "data_format", None) == "channels_first" for part in own):
+            raise ValueError(f"layer {name} has its channels first, and maps are read with them last")
+        convolves = any(isinstance(part, CONVOLUTIONS) for part in own)
+        if (names or convolves) and len(shape) == 4 and shape[0] == 2 and shape[1] * shape[2] > 1:
+            names.append(name)
     return names
 
 
-def default_layer(model):
-    """Return the last convolutional layer that is no pooling: c3 of LeNet-5, the last block of ResNet-20."""
-    maps = [name for name in convolutional(model)
-            if not isinstance(model.get_layer(name), (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D))]
+def default_layer(model, x=None):
+    """Return the last convolutional layer that computes: c3 of LeNet-5, the last block of ResNet-20.
+
+    None that only pools, pads or moves its maps, and no model, but the layers inside. x: as `convolutional`.
+    """
+    parts = layers.named(model)
+    maps = [name for name in convolutional(model, x) if not isinstance(parts[name], (keras.Model, *MOVING))]
     if not maps:
-        raise ValueError("the model has no convolutional layer, and Grad-CAM needs one")
+        raise ValueError("the model has no convolutional layer whose maps are larger than 1×1, and Grad-CAM needs one")
     return maps[-1]
 
 
@@ -95,26 +116,19 @@ def randomised(model, count, seed=0):
     """Return a copy of a network whose last `count` layers with weights have random ones.
 
     The cascade of Adebayo et al. 2018, arXiv:1810.03292: from the logits downwards, each layer as it is before
-    training. count 0: an equal copy. The normalisation of the images stays.
+    training (copies.py), those of models inside too. count 0: an equal copy. The normalisation of the images
+    stays. Raises ValueError for a model that cannot be copied.
     """
-    layers = _weighted(model)
+    names = layers.weighted(model)
     gradients.check_count("count", count, smallest=0)
-    if count > len(layers):
-        raise ValueError(f"count must be at most {len(layers)}, the layers with weights, got {count}")
-    keras.utils.set_random_seed(seed)
-    copy = keras.models.clone_model(model)
-    random = {part.name for part in layers[len(layers) - count:]}
-    for part in model.layers:
-        if part.weights and part.name not in random:
-            weights = {}
-            part.save_own_variables(weights)
-            copy.get_layer(part.name).load_own_variables(weights)
-    return copy
+    if count > len(names):
+        raise ValueError(f"count must be at most {len(names)}, the layers with weights, got {count}")
+    return copies.redrawn(model, names[len(names) - count:], seed)
 
 
 def count_layers(model):
     """Return how many layers `randomised` can make random."""
-    return len(_weighted(model))
+    return len(layers.weighted(model))
 
 
 def spearman(one, two):
@@ -214,36 +228,33 @@ def _centroid(maps):
     return np.divide(weighed, total, out=np.full(weighed.shape, np.nan), where=total > 0)
 
 
-def _weighted(model):
-    return [part for part in model.layers if part.weights and not isinstance(part, keras.layers.Normalization)]
-
-
 def _logit(y, logits):
     return tf.gather(logits, y, axis=1, batch_dims=1)
 
 
 def _cam(model, layer):
-    return gradients.compile(_weighed, keras.Model(model.inputs, [model.get_layer(layer).output, model.output]))
+    return gradients.compile(_weighed, model, layer)
 
 
-def _weighed(parts, x, y):
+def _weighed(model, layer, x, y):
     with tf.GradientTape() as tape:
         tape.watch(x)  # so that the tape records the layer's maps
-        maps, logits = parts(x, training=False)
+        logits, maps = layers.tapped(model, layer, x)
         value = _logit(y, logits)
-    slope = tape.gradient(value, maps, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    slope = tape.gradient(value, maps)
+    if slope is None:
+        raise ValueError(f"no gradient passes from the logits to layer {layer}: Grad-CAM needs one")
     alpha = tf.reduce_mean(slope, axis=(1, 2), keepdims=True)
-    return tf.nn.relu(tf.reduce_sum(alpha * maps, axis=3))
+    return tf.cast(tf.nn.relu(tf.reduce_sum(alpha * maps, axis=3)), tf.float32)
 
 
-def _known(model, layer):
-    if layer not in convolutional(model):
-        raise ValueError(f"layer must be one of the convolutional {', '.join(convolutional(model))}, got {layer!r}")
+def _known(model, layer, x):
+    if layer not in (known := convolutional(model, x)):
+        raise ValueError(f"layer must be one of the convolutional {', '.join(known)}, got {layer!r}")
     return layer
 
 
 def _checked(model, x, class_index):
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"a Keras model is needed, got {model!r}")
+    """Return (x, y) as float32 and int64 arrays, one label an image; raise ValueError for what does not fit."""
     y = np.asarray(class_index)
-    return gradients.checked(model, x, np.full(len(x), y) if y.ndim == 0 else y)
+    return gradients.checked(model, x, np.full(len(gradients.checked_images(x)), y) if y.ndim == 0 else y)

@@ -1,0 +1,129 @@
+"""What a Keras model is made of: its layers by name, and what each returns on the way to the logits.
+
+A layer inside a model inside the model is written "inner/conv3", and so on inwards. What a wrapper
+(TimeDistributed, …) or a layer of one's own holds is one layer with it. A layer that is called more
+than once is met where it is called last.
+"""
+import contextlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from helpers import gradients
+
+
+def named(model):
+    """Return the layers of a Keras model by name, models inside it and their layers too: a dict."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"a Keras model is needed, got {model!r}")
+    found = {}
+    for part in model.layers:
+        inside = named(part) if isinstance(part, keras.Model) else {}
+        inner = {part.name: part} | {f"{part.name}/{name}": layer for name, layer in inside.items()}
+        if twice := sorted(found.keys() & inner):
+            raise ValueError(f"two layers of the model have the name {twice[0]}: give each its own")
+        if not isinstance(part, keras.layers.InputLayer):
+            found |= inner
+    return found
+
+
+def called(model, x=None):
+    """Return the shapes that the layers return, by name, in the order in which they are last called.
+
+    x: images (N, H, W, C), by whose size they are known; None, for a model that says what it takes. A
+    shape begins with the number of images, here 2; what is no single array of floats has the shape ().
+    Raises ValueError where the size is not known.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"a Keras model is needed, got {model!r}")
+    size = input_shape(model) if x is None else np.shape(x)[1:]
+    if None in size:
+        raise ValueError(f"model {model.name} takes images of any size: give images, on which its layers are found")
+    return dict(gradients.cached(_called, model, tuple(size)))
+
+
+def checked(model, layer, x):
+    """Return the shape that a layer returns for images x, as `called`; raise ValueError for one that cannot be seen."""
+    shapes, parts = called(model, x), named(model)
+    if not isinstance(layer, str) or layer not in parts:
+        raise ValueError(f"layer must be one of {', '.join(shapes)}, got {layer!r}")
+    shape = next((shapes[name] for name in shapes if parts[name] is parts[layer]), None)
+    if shape is None:
+        raise ValueError(f"layer {layer} is not called when the model answers")
+    if len(shape) < 2 or shape[0] != 2:
+        raise ValueError(f"layer {layer} does not return one array of floats with a row for each image")
+    return shape
+
+
+def tapped(model, layer, x):
+    """Return (logits, what the layer returns where it is called last), tensors, for a tensor of images."""
+    with _watched([named(model)[layer]]) as seen:
+        logits = gradients.call(model, x)
+    maps = seen[-1][1]
+    if getattr(maps, "graph", None) is not getattr(x, "graph", None):
+        raise ValueError(f"layer {layer} is called within a loop or a function of TensorFlow, where it cannot be seen")
+    return logits, maps
+
+
+def weighted(model, x=None):
+    """Return the names of the layers with weights, in the order in which they are last called: the logits' last.
+
+    Models are not among them, but the layers inside are; nor is the normalisation of the images.
+    """
+    parts = named(model)
+    return [name for name in called(model, x) if parts[name].weights
+            and not isinstance(parts[name], (keras.Model, keras.layers.Normalization))]
+
+
+def input_shape(model):
+    """Return the (H, W, C) that a model says it takes, None where any will do; raise ValueError where it says nothing."""
+    shapes = [tuple(part.shape) for part in getattr(model, "inputs", None) or ()]
+    if not shapes:
+        raise ValueError(f"model {model.name} does not say what images it takes: it is subclassed, or was never called")
+    if len(shapes) > 1 or len(shapes[0]) != 4:
+        raise ValueError(f"model {model.name} must take one array of images (N, H, W, C), got inputs of {shapes}")
+    return shapes[0][1:]
+
+
+def flat(layer):
+    """Return a layer and all the layers inside it."""
+    return layer._flatten_layers()
+
+
+@contextlib.contextmanager
+def _watched(parts):
+    """Yield a list to which each call of one of these layers adds (layer, what it returned)."""
+    seen, before = [], [(part, vars(part).get("call")) for part in parts]
+    for part in parts:
+        vars(part)["call"] = _recording(part, part.call, seen)  # no other way sees inside models of any kind
+    try:
+        yield seen
+    finally:
+        for part, call in before:
+            del vars(part)["call"]
+            if call is not None:
+                vars(part)["call"] = call
+
+
+def _recording(part, call, seen):
+    def recorded(*arguments, **more):
+        result = call(*arguments, **more)
+        seen.append((part, result))
+        return result
+    return recorded
+
+
+def _called(model, size):
+    gradients.call(model, tf.zeros((2, *size)))  # what is not built is built now
+    names = {}
+    for name, part in named(model).items():
+        names.setdefault(id(part), name)
+    with _watched(list({id(part): part for part in named(model).values()}.values())) as seen:
+        gradients.call(model, tf.zeros((2, *size)))
+    found = {}
+    for part, result in seen:
+        found.pop(names[id(part)], None)
+        single = tf.is_tensor(result) and result.dtype.is_floating
+        found[names[id(part)]] = tuple(result.shape) if single else ()
+    return found
