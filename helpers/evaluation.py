@@ -4,7 +4,7 @@ import pandas as pd
 from scipy.special import softmax
 from scipy.stats import binomtest
 
-from helpers import datasets, store, training
+from helpers import datasets, proofs, store, training
 
 PART = 2000  # test images of every data set that are always at hand
 COLUMNS = ["dataset", "model", "seed", "attack", "norm", "eps", "defense", "quality", "n",
@@ -42,6 +42,24 @@ def share(right):
     return np.array([right.mean(), *interval(right.sum(), len(right))]) if len(right) else np.full(3, np.nan)
 
 
+def same_rows(table, expected):
+    """Return whether a table has these columns first, and these rows: but for what writing as CSV changes."""
+    if list(table)[:len(expected.columns)] != list(expected) or len(table) != len(expected):
+        return False
+    return all(np.allclose(table[name], column, rtol=0, atol=1e-9) if pd.api.types.is_numeric_dtype(column)
+               else list(table[name].astype(object).where(table[name].notna(), "")) == list(column)
+               for name, column in expected.items())
+
+
+def intervals_follow(table):
+    """Return whether each value of a table of accuracies is a count of its n, and (low, high) its `interval`."""
+    counts = (table.value * table.n).round()
+    if not (((table.value * table.n - counts).abs() < 1e-6) & (counts >= 0) & (counts <= table.n)).all():
+        return False
+    expected = [interval(*pair) for pair in zip(counts, table.n, strict=True)]
+    return np.allclose(table[["low", "high"]], expected, rtol=0, atol=1e-9)
+
+
 def test_logits(recipe, n=10_000):
     """Return (logits, y) of a recipe's network on the first n test images, as many as there are.
 
@@ -51,7 +69,8 @@ def test_logits(recipe, n=10_000):
     data = datasets.load(recipe.dataset)
     parameters = {"network": recipe.filename, "split": "test", "n": n}
     model, _ = training.load_or_train(recipe)
-    if not store.has("logits", parameters):
+    sized = "n", lambda kept, n: {name: values[:n] for name, values in kept.items()}
+    if not store.has("logits", parameters, sized=sized):
         parameters["n"] = min(n, len(data.x_test))
 
     def make():
@@ -60,13 +79,13 @@ def test_logits(recipe, n=10_000):
 
     def check(kept):
         at_hand = min(len(kept["y"]), len(data.y_test))
-        chosen = np.random.default_rng().choice(at_hand, min(500, at_hand), replace=False)
-        again = predict(model, data.x_test[chosen])
-        if not (np.array_equal(kept["y"][chosen], data.y_test[chosen])
-                and np.allclose(kept["logits"][chosen], again, rtol=1e-3, atol=1e-2)):
-            raise ValueError(f"the kept logits of {recipe.filename} are not those that it computes")
+        chosen = proofs.sample(np.random.default_rng(), at_hand, 500)
+        proofs.prove(kept["logits"].shape == (parameters["n"], 10) and len(kept["y"]) == parameters["n"]
+                     and np.array_equal(kept["y"][:at_hand], data.y_test[:at_hand])
+                     and proofs.same_logits(kept["logits"][chosen], predict(model, data.x_test[chosen])).all(),
+                     "logits", recipe)
 
-    kept = store.cached("logits", parameters, make, check=check)
+    kept = store.cached("logits", parameters, make, check=check, sized=sized)
     return kept["logits"], kept["y"]
 
 
@@ -91,21 +110,11 @@ def accuracy_table(measured):
                 rows.append(accuracy_row(recipe, logits[:count], y[:count]))
         return pd.DataFrame(rows, columns=COLUMNS)
 
-    parameters = {"networks": {recipe.filename: len(y) for recipe, (_, y) in measured.items()}}
-    return store.cached("accuracy", parameters, make, recompute=recompute_accuracy)
+    def check(kept):
+        proofs.prove(same_rows(kept, make()), "accuracies", next(iter(measured)))
 
-
-def recompute_accuracy(row):
-    """Return the value of one row of `accuracy_table`, computed anew from weights and images.
-
-    None where it cannot be: the full test set is not at hand.
-    """
-    data = datasets.load(row["dataset"])
-    if row["n"] > len(data.y_test):
-        return None
-    model, _ = training.load_or_train(training.recipe_of(row["dataset"], row["model"], row["seed"]))
-    logits = predict(model, data.x_test[:row["n"]])
-    return float(np.mean(logits.argmax(axis=1) == data.y_test[:row["n"]]))
+    parameters = {"networks": {recipe.filename: len(y) for recipe, (_, y) in measured.items()}, "part": PART}
+    return store.cached("accuracy", parameters, make, check=check)
 
 
 def measure_again(recipe, model):
