@@ -1,79 +1,121 @@
 # Set-up, data, report, tests. `make` alone lists the targets.
 # PROFILE=smoke runs small sizes; FRESH=1 recomputes all; FROM=folder brings data from a folder.
+# Values given on the command line reach a recipe through its environment, where the shell does not split them.
 
 PYTHON    ?= python3
 PROFILE   ?= report
+# After `conda activate` that environment is used, else .venv; VENV=folder names another.
+VENV      ?= $(if $(filter ataques-adversarios,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX),.venv)
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 NAMES     := $(NOTEBOOKS:notebooks/%.ipynb=%)
 EXECUTED  := notebooks/executed/$(PROFILE)
 RENDERED  := notebooks/rendered/$(PROFILE)
-BIN       := .venv/bin
-READY     := .venv/ready
-CODE      := $(filter-out helpers/download.py helpers/render.py helpers/verify.py helpers/explorer.py helpers/article.py helpers/appendix.py, $(wildcard helpers/*.py))
-PAGE      := $(addprefix helpers/page/, conf.json index.md.j2 page.css numeric.csl)
+RUN       := "$(VENV)/bin/python" -m
+READY     := $(if $(filter .venv,$(VENV)),.venv/ready,given.ready)
+LIST      := environment.yml helpers/pyproject.toml helpers/requirements.lock
+APART     := appendix article download execute explorer lock progress quiet render verify
+CODE      := $(filter-out $(APART:%=helpers/%.py), $(wildcard helpers/*.py))
+PAGE      := $(filter-out helpers/page/article.% helpers/page/explorer.%, $(wildcard helpers/page/*))
 STARTED   := $(EXECUTED)/.fresh-since
+BEGUN     := $(shell date +%s)
 
+ifneq ($(words $(PROFILE)),1)
+$(error PROFILE must be the name of a file notebooks/NAME.yaml, got '$(PROFILE)')
+endif
 ifneq ($(filter-out 0,$(FRESH)),)
+ifneq ($(shell case '$(FRESH)' in (*[!0-9.]*) echo wrong;; esac),)
+$(error FRESH must be 0 or 1, got '$(FRESH)')
+endif
+ifneq ($(filter report executed html pdf explorer sweep bench notebooks/%,$(MAKECMDGOALS)),)
 # One time for the whole run, kept until it has finished: a rerun after an interruption goes on.
-override FRESH := $(shell mkdir -p $(dir $(STARTED)); [ -s $(STARTED) ] || date +%s > $(STARTED); cat $(STARTED))
+override FRESH := $(shell mkdir -p $(EXECUTED); [ -s $(STARTED) ] || date +%s > $(STARTED); cat $(STARTED))
 STALE := $(STARTED)
 export FRESH
 endif
-# TensorFlow's notes on the processor and on absent graphics cards say nothing that one can mend.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+endif
+# Python's files are UTF-8 whatever the locale: under LC_ALL=C, an accent in a path or a file would stop it.
+export PYTHONUTF8 := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 help:     ## list the targets
-	@sed -n 's/^\([a-z]*\): *[^#]*## */\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\): *[^#]*## */\1|/p' Makefile | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## make .venv from environment.yml
+setup: $(READY)  ## make .venv from environment.yml, at the versions of helpers/requirements.lock
 .venv-bench/ready: helpers/bench/requirements.txt
-$(READY) .venv-bench/ready: environment.yml helpers/pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
-	  { echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+.venv/ready .venv-bench/ready: $(LIST)
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$("$(PYTHON)" --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing into $(@D) (a few minutes; log in $(@D)/install.log) ..."
-	@$(PYTHON) -m venv $(@D)
-	@sed -n 's/^ *- \(-e [^ ]*\|[a-z0-9_-]*==[^ ]*\).*/\1/p' environment.yml > $(@D)/requirements.txt
-	@$(@D)/bin/pip install --disable-pip-version-check --retries 2 $(patsubst %,-r %,$(@D)/requirements.txt $(filter %.txt,$^)) > $(@D)/install.log 2>&1 || \
+	@"$(PYTHON)" -m venv $(@D)
+	@sed -n -e 's/^ *- \(-e [^ ]*\).*/\1/p' -e 's/^ *- \([a-z0-9_-]*==[^ ]*\).*/\1/p' environment.yml > $(@D)/requirements.txt
+	@[ -s $(@D)/requirements.txt ] || { echo "environment.yml lists no package: nothing was installed"; exit 1; }
+	@$(@D)/bin/python -m pip install --disable-pip-version-check --retries 2 -c helpers/requirements.lock \
+	  $(patsubst %,-r %,$(@D)/requirements.txt $(filter %.txt,$^)) > $(@D)/install.log 2>&1 || \
 	  { echo "Could not install what $(filter %.yml %.txt,$^) lists: is there a network? pip's own words are in $(@D)/install.log"; exit 1; }
 	@touch $@
+given.ready:  # an environment of the user's own
+	@$(RUN) papermill --version >/dev/null 2>&1 || { echo "VENV=$(VENV) lacks what environment.yml lists: conda env update -f environment.yml"; exit 1; }
 
-data: $(READY)  ## bring the full CIFAR-10 (FROM=folder: from .npz files there)
-	@$(BIN)/python -m helpers.download $(FROM)
+lock:     ## renew helpers/requirements.lock: the versions of all that environment.yml brings
+	@"$(PYTHON)" -m helpers.lock
+
+data: data.given $(READY)  ## bring the full CIFAR-10 (FROM=folder: from .npz files there)
+	@$(RUN) helpers.download $${FROM:+"$$FROM"}
 
 report: html pdf $(NAMES:%=$(RENDERED)/%.html) explorer  ## execute all notebooks and write the report
 	@rm -f $(STALE)
-	@echo "The report: $(RENDERED)/report.html and report.pdf; beside it, the executed notebooks as HTML"
+	@echo "The report: $(RENDERED)/report.html and report.pdf; beside it, the executed notebooks as HTML." \
+	  "It took $$(( ($$(date +%s) - $(BEGUN)) / 60 )) min $$(( ($$(date +%s) - $(BEGUN)) % 60 )) s."
 
+executed: $(NAMES:%=$(EXECUTED)/%.ipynb)
 html: $(RENDERED)/report.html  ## the report in HTML alone
 pdf: $(RENDERED)/report.pdf    ## the report in PDF alone
 
 explorer: $(RENDERED)/explorador.html  ## one page with sliders over image, attack, size and JPEG, offline
 
+page: page.given $(READY)  ## any executed notebook as a page, HTML and PDF: FILE=out.ipynb
+	@$(RUN) helpers.render "$$FILE"
+
 smoke: $(READY)  ## the same, small, of MNIST alone, computed live (half an hour)
-	@rm -rf notebooks/executed/smoke notebooks/rendered/smoke
 	@$(MAKE) --no-print-directory report PROFILE=smoke FRESH=1
 
 test: $(READY)  ## run the tests
-	@$(BIN)/python -m pytest -q helpers/tests
+	@$(RUN) pytest -q helpers/tests
 
-verify: $(READY)  ## recompute a random sample of what ships (MINUTES=10)
-	@$(BIN)/python -m helpers.verify $(MINUTES)
+verify: verify.given $(READY)  ## recompute a random sample of what ships (MINUTES=10)
+	@$(RUN) helpers.verify $${MINUTES:+"$$MINUTES"}
 
-sweep: $(READY)  ## the study of over-fitting (hours), or NOTEBOOK= over GRID=; SCHEDULER=tcp://…
-	@$(BIN)/python -m $(if $(NOTEBOOK)$(GRID),helpers.sweeps,helpers.overfitting)
+sweep: sweep.given $(READY)  ## the study of over-fitting (hours), or NOTEBOOK= over GRID=; SCHEDULER=tcp://…
+	@$(RUN) $(if $(NOTEBOOK)$(GRID),helpers.sweeps,helpers.overfitting)
+	@rm -f $(STALE)
 
-bench: .venv-bench/ready  ## compare our attacks with other libraries (hours)
+bench: bench.given .venv-bench/ready  ## compare our attacks with other libraries (hours)
 	@.venv-bench/bin/python -m helpers.bench
+	@rm -f $(STALE)
 
-lab: $(READY)  ## open JupyterLab
-	@$(BIN)/jupyter lab --ServerApp.root_dir=.
+lab: $(READY)  ## open JupyterLab (ARGS="--no-browser …": its own options)
+	@$(RUN) jupyterlab --ServerApp.root_dir=. $(ARGS)
 
 strip: $(READY)  ## take the outputs out of the notebooks
-	@$(BIN)/nbstripout $(NOTEBOOKS)
+	@$(RUN) nbstripout $(NOTEBOOKS)
 
 clean:    ## remove .venv, .venv-bench and what was executed and rendered; data/made stays
 	rm -rf .venv .venv-bench notebooks/executed notebooks/rendered
+
+# What the command line gives is checked before anything is set up.
+count = case "$${$1:-1}" in (*[!0-9]*|0) echo "$1 must be an integer >= 1, got '$$$1'"; exit 1;; esac
+path = [ -f "$$$1" ] || { echo "$1 must be the path of $2, got '$$$1'"; exit 1; }
+data.given:
+	@[ -z "$$FROM" ] || [ -f "$$FROM/cifar10.npz" ] || { echo "FROM must be a folder that holds cifar10.npz, got '$$FROM'"; exit 1; }
+page.given:
+	@$(call path,FILE,an executed notebook)
+verify.given:
+	@case "$${MINUTES:-1}" in (*[!0-9.]*|*.*.*|.) echo "MINUTES must be a number, got '$$MINUTES'"; exit 1;; esac
+sweep.given:
+	@[ -z "$$NOTEBOOK$$GRID" ] || { $(call path,NOTEBOOK,a notebook); $(call path,GRID,a YAML file, of a list for each parameter); }
+	@$(call count,WORKERS)
+bench.given:
+	@$(call count,N); $(call count,REPEATS)
 
 # Who reads whom: an arrow a line.
 $(EXECUTED)/02_entrenamiento.ipynb: $(EXECUTED)/01_datos.ipynb
@@ -83,33 +125,29 @@ $(EXECUTED)/05_transferencia.ipynb: $(EXECUTED)/03_ataques.ipynb
 $(EXECUTED)/07_saliencia.ipynb: $(EXECUTED)/03_ataques.ipynb
 
 $(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE) | $(READY)
-	@mkdir -p $(@D)
-	@rm -f $@
-	@echo "Executing $<"
-	@$(BIN)/papermill -k python3 --log-level WARNING -f notebooks/$(PROFILE).yaml $< $@.partial.ipynb || \
-	  { mv -f $@.partial.ipynb $(@:.ipynb=.failed.ipynb) 2>/dev/null; \
-	    echo "$< failed: its traceback is in $(@:.ipynb=.failed.ipynb)"; exit 1; }
-	@rm -f $(@:.ipynb=.failed.ipynb)
-	@mv $@.partial.ipynb $@
+	@$(RUN) helpers.execute notebooks/$(PROFILE).yaml $< $@
+
+notebooks/%.yaml:  # asked for where it is not there
+	@echo "There is no $@: copy notebooks/report.yaml to $@ and change the sizes there"; exit 1
 
 $(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/render.py $(PAGE) notebooks/references.bib
-	@mkdir -p $(@D)/.partial
+	@mkdir -p $(@D)
 	@echo "Rendering $@"
-	@$(BIN)/jupyter nbconvert --log-level WARN --to helpers.render.Page $< --output-dir $(@D)/.partial
-	@mv $(@D)/.partial/$(@F) $@; rmdir $(@D)/.partial 2>/dev/null || true
+	@part=$(@D)/.$$$$.part; $(RUN) jupyter nbconvert --log-level WARN --to helpers.render.Page $< --output-dir $$part && \
+	  mv $$part/$(@F) $@; done=$$?; rm -rf $$part; exit $$done
 
 $(RENDERED)/explorador.html: helpers/explorer.py helpers/page/explorer.html notebooks/$(PROFILE).yaml $(EXECUTED)/03_ataques.ipynb | $(READY)
 	@mkdir -p $(@D)
 	@echo "Writing $@"
-	@$(BIN)/python -m helpers.explorer notebooks/$(PROFILE).yaml $@
+	@$(RUN) helpers.explorer notebooks/$(PROFILE).yaml $@
 
 $(RENDERED)/report.%: $(NAMES:%=$(EXECUTED)/%.ipynb) notebooks/informe.md helpers/article.py helpers/appendix.py helpers/render.py \
   $(PAGE) $(wildcard helpers/page/article.*) notebooks/references.bib
 	@mkdir -p $(@D)
 	@echo "Writing $@"
-	@$(BIN)/python -m helpers.article $(EXECUTED) $@
+	@$(RUN) helpers.article $(EXECUTED) $@
 
 .DELETE_ON_ERROR:
-.SECONDARY:
-export NOTEBOOK GRID SCHEDULER WORKERS
-.PHONY: help setup data report html pdf explorer smoke test verify sweep bench lab strip clean
+.PRECIOUS: $(EXECUTED)/%.ipynb $(RENDERED)/%
+.PHONY: help setup given.ready lock data report executed html pdf explorer page smoke test verify sweep bench lab strip clean \
+  data.given page.given verify.given sweep.given bench.given

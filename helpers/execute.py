@@ -17,7 +17,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from helpers import parameters, progress
+from helpers import parameters, progress, render
 
 logging.getLogger("papermill").setLevel(logging.ERROR)  # it announces files and kernels, as this module does
 
@@ -32,7 +32,7 @@ def execute(profile, notebook, executed):
     Raises ValueError where the profile does not fit the notebooks, and Failure where the notebook fails.
     """
     notebook, executed = Path(notebook), Path(executed)
-    given = parameters.of_profile(Path(profile), sorted(Path(profile).parent.glob("[0-9]*.ipynb")))[notebook.stem]
+    given = parameters.of_profile(Path(profile), sorted({*Path(profile).parent.glob("[0-9]*.ipynb"), notebook}))[notebook.stem]
     executed.parent.mkdir(parents=True, exist_ok=True)
     with _alone(executed) as waited:
         if not (waited and executed.exists()):
@@ -76,18 +76,11 @@ def _run(notebook, executed, given):
         papermill.execute_notebook(
             notebook, partial, given, kernel_name="python3", start_timeout=300,
             progress_bar={"desc": notebook.stem, "file": progress.stream(), "leave": False})
-        _whole(partial)
+        render.executed(partial)  # a cell may end the kernel without an error
         os.replace(partial, executed)
     except BaseException as error:
         raise Failure(_reason(error, notebook), _keep(partial, executed)) from error
     _say(f"Executed {notebook} in {_clock(time.monotonic() - start)}")
-
-
-def _whole(path):
-    """Raise ValueError if a cell was not run, as where one has ended the kernel without an error."""
-    for i, cell in enumerate(nbformat.read(path, 4).cells):
-        if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
-            raise ValueError(f"cell {i + 1} was not run")
 
 
 def _reason(error, notebook):
