@@ -97,27 +97,6 @@ def test_a_wrong_parameter_stops_at_once(name, arguments, message, tmp_path):
     assert len(done) <= 4  # imports, parameters, the injected ones, and the check
 
 
-def test_check_knows_ranges_choices_and_profiles():
-    profile = yaml.safe_load((parameters.NOTEBOOKS / "smoke.yaml").read_text("utf8"))
-    cell = "# Parameters\n" + "".join(f"{name} = {value!r}\n" for name, value in profile.items())
-    good = {"In": ["", cell], "epochs": 1}
-    parameters.check(good, epochs=[None, range(1, 10)])  # smoke.yaml as a whole: all its names pass
-    part = {"In": ["", "# Parameters\nepochs = 1\nn_test = 500\n"], "epochs": 1}
-    with pytest.raises(ValueError, match="unknown parameter n_test"):
-        parameters.check(part, epochs=[None, range(1, 10)])
-    for value in (0, 10, 1.0, True, "1"):
-        with pytest.raises(ValueError, match="epochs must be"):
-            parameters.check({"epochs": value}, epochs=[None, range(1, 10)])
-    parameters.check({"eps": 0.5}, eps=(0.0, 1.0))
-    for value in (1.5, float("nan"), "0.5"):
-        with pytest.raises(ValueError, match="eps must be"):
-            parameters.check({"eps": value}, eps=(0.0, 1.0))
-    parameters.check({"eps": [0, 0.5]}, eps={(0.0, 1.0)})
-    for value in (0.5, [], [0.5, 2], ["0.5"], (0.5,)):
-        with pytest.raises(ValueError, match=r"eps must be a list, each entry a number in \[0.0, 1.0\]"):
-            parameters.check({"eps": value}, eps={(0.0, 1.0)})
-
-
 def test_the_project_names_no_absolute_path():
     for path in [*NOTEBOOKS, *store.ROOT.glob("helpers/**/*.py"), *store.ROOT.glob("Makefile")]:
         assert str(store.ROOT) not in path.read_text("utf8")
