@@ -4,9 +4,7 @@ import os
 import platform
 from itertools import zip_longest
 
-import nbformat
-
-from helpers import store, text
+from helpers import render, store, text
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "imagecodecs", "matplotlib", "seaborn", "papermill", "nbconvert",
             "pypandoc_binary", "typst")
@@ -49,7 +47,7 @@ def notebooks(executed):
 
 def _papermill(executed):
     """Return what papermill wrote down of each executed notebook, and "defaults", its cell of parameters."""
-    return {path.stem: _told(nbformat.read(path, 4)) for path in notebooks(executed)}
+    return {path.stem: _told(render.executed(path)) for path in notebooks(executed)}
 
 
 def _told(notebook):

@@ -13,16 +13,12 @@ Code is never shown. Figures and tables have the number that their cell gives th
 that of the section and a count; display equations are counted. @fig:x, @tbl:x, @eq:x (of an equation with a
 label, $$ … $$ {#eq:x}) and @sec:x refer to them. pandoc makes the HTML, and through Typst the PDF.
 """
-import os
 import re
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import nbformat
-import pypandoc
-import typst
 
 from helpers import appendix, render, store
 
@@ -42,13 +38,10 @@ def build(executed, path):
     if Path(path).suffix not in makers:
         raise ValueError(f"the article is written as {' or '.join(makers)}, got {path}")
     front, notebook = assemble(SOURCE.read_text("utf8"), Path(executed))
-    text, resources = render.ArticleMarkdown().from_notebook_node(notebook)
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in resources.pop("outputs", {}).items():
-            (Path(folder) / name).write_bytes(content)
-        source = Path(folder) / "article.md"
-        source.write_text(f"---\n{front}\n---\n\n{text}", "utf8")
-        made = makers[Path(path).suffix](source)
+        text = render.markdown(render.ArticleMarkdown(), notebook, Path(folder))
+        (Path(folder) / "front.yaml").write_text(f"{front}\n", "utf8")
+        made = makers[Path(path).suffix](text, Path(folder))
     with store.atomic(path) as partial:
         partial.write_bytes(made)
 
@@ -59,7 +52,7 @@ def assemble(source, executed):
     cells = []
     text, *rest = INCLUDE.split(body)
     cells.append(nbformat.v4.new_markdown_cell(text))
-    for name, mark, words, text in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4]):
+    for name, mark, words, text in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
         cells += (_computed(mark, words, executed) if name == "informe" else _everywhere(executed, mark, words)
                   if name == "*" else included(executed / f"{name}.ipynb", mark))
         cells.append(nbformat.v4.new_markdown_cell(text))
@@ -73,14 +66,12 @@ def assemble(source, executed):
 def included(path, mark):
     """Return the cells of an executed notebook that have this label or tag, their options told and code removed.
 
-    Raises ValueError where there are none, or where a cell of the notebook failed.
+    Raises ValueError where there are none, or where the notebook was not executed to its end.
     """
     if not path.is_file():
         raise ValueError(f"the article needs {path}, which has not been executed")
     chosen = []
-    for cell in nbformat.read(path, 4).cells:
-        if any(output.output_type == "error" for output in cell.get("outputs", ())):
-            raise ValueError(f"{path} has a cell that failed")
+    for cell in render.executed(path).cells:
         options, _ = render.split_options(cell.source) if cell.cell_type == "code" else ({}, "")
         if mark not in (options.get("label"), *cell.metadata.get("tags", ())):
             continue
@@ -102,7 +93,7 @@ def _everywhere(executed, mark, words=None):
             cells += included(path, mark)
     if words is None:
         return cells
-    tables = [output.data["text/markdown"].splitlines() for cell in cells for output in cell.outputs]
+    tables = [said.splitlines() for said in _said(cells)]
     if len({tuple(lines[:1]) for lines in tables}) != 1:
         raise ValueError(f"the tables of the tag {mark} do not have one and the same header")
     rows = list(dict.fromkeys(line for lines in tables for line in lines[2:]))
@@ -172,29 +163,28 @@ def number(notebook):
 
 def _sentences(cells, indent):
     """Return what cells say, as lines of a YAML block."""
-    said = "\n\n".join(output.data["text/markdown"] for cell in cells for output in cell.outputs)
-    return "\n".join(indent + line for line in said.splitlines())
+    return "\n".join(indent + line for line in "\n\n".join(_said(cells)).splitlines())
 
 
-def _arguments(source, *more):
-    return ["--standalone", "--citeproc", f"--bibliography={render.BIBLIOGRAPHY}", f"--csl={render.STYLE}",
-            f"--resource-path={source.parent}", f"--lua-filter={render.PAGE / 'article.lua'}", "--wrap=none", "--columns=10000",
-            "--metadata=link-citations", "--fail-if-warnings", *more]
+def _said(cells):
+    return [output.data["text/markdown"] for cell in cells for output in cell.outputs
+            if "text/markdown" in output.get("data", {})]  # and not what a library printed
 
 
-def _html(source):
-    return pypandoc.convert_file(str(source), "html5", "markdown", extra_args=_arguments(
-        source, "--toc", "--toc-depth=2", "--mathml", "--embed-resources", "--section-divs",
-        f"--css={render.PAGE / 'page.css'}", f"--css={render.PAGE / 'article.css'}")).encode("utf8")
+def _arguments(folder, *more):
+    return ["--citeproc", f"--lua-filter={render.PAGE / 'article.lua'}", f"--metadata-file={folder / 'front.yaml'}",
+            f"--resource-path={folder}", "--fail-if-warnings", *more]
 
 
-def _pdf(source):
-    text = pypandoc.convert_file(str(source), "typst", "markdown",
-                                 extra_args=_arguments(source, f"--template={render.PAGE / 'article.typ'}"))
-    path = source.with_suffix(".typ")
-    path.write_text(text, "utf8")
-    pdf, warnings = typst.compile_with_warnings(str(path), root=str(source.parent), ignore_system_fonts=True, pdf_standards="ua-1",
-                                                timestamp=int(os.environ.get("SOURCE_DATE_EPOCH", time.time())))
+def _html(text, folder):
+    return render.pandoc(text, "html5", *_arguments(
+        folder, render.header(folder, "page.css", "article.css"), "--toc", "--toc-depth=2", "--mathml", "--embed-resources",
+        "--section-divs")).encode("utf8")
+
+
+def _pdf(text, folder):
+    text = render.pandoc(text, "typst", *_arguments(folder, f"--template={render.PAGE / 'article.typ'}"))
+    pdf, warnings = render.compiled(text, folder, ["ua-1"])
     if warnings:
         raise ValueError("Typst warns: " + "; ".join(map(str, warnings)))
     return pdf

@@ -52,7 +52,7 @@ def radius_axis(ax, eps, dataset, norm, narrow=False):
         labels[-1] = "127.5"
         name = "$\\varepsilon$ en $L_\\infty$ (× 1/255)"
     else:
-        chosen = (0, 3, 5) if narrow else (0, 1, 3, 5, 7)
+        chosen = (0, 3) if narrow else (0, 1, 3, 5, 7)
         ticks = [e for i, e in enumerate(eps) if i in chosen or e == max(eps)]
         labels = [text.number(e, 2).rstrip("0").rstrip(".") for e in ticks]
         name = "$\\varepsilon$ en $L_\\infty$" if norm == np.inf else "$\\varepsilon$ en $L_2$"

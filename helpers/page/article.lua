@@ -124,9 +124,20 @@ local function pairs_of_figures(blocks)
   return result
 end
 
+-- Names as Typst writes text in code, where its markup, which pandoc makes of them, is not read.
+local function strings(list)
+  if not list then return nil end
+  local result = pandoc.List{}
+  for _, said in ipairs(pandoc.utils.type(list) == 'List' and list or {list}) do
+    result:insert(pandoc.MetaInlines{pandoc.RawInline('typst', quoted(pandoc.utils.stringify(said)))})
+  end
+  return pandoc.MetaList(result)
+end
+
 function Pandoc(doc)
   doc.blocks = pairs_of_figures(doc.blocks)
   if FORMAT:match 'typst' then
+    doc.meta['author-strings'], doc.meta['keyword-strings'] = strings(doc.meta.author), strings(doc.meta.keywords)
     return doc:walk{Div = equation, Table = laid}:walk{Image = image, Math = mathematics}
   end
   doc.meta = front(doc.meta)

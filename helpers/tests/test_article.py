@@ -24,7 +24,8 @@ DOT = (b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgG
 def executed(path, folder):
     """Write a notebook with made-up outputs: a dot for a figure, a row for a table, a sentence for what it says."""
     notebook = nbformat.read(path, 4)
-    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+    for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
+        cell.execution_count = count
         tags, (options, _) = cell.metadata.get("tags", ()), render.split_options(cell.source)
         header = {"claims": text.CLAIMS, "published": text.PUBLISHED, "provenance": ["artefacto", "hecho"]}
         chosen = next((header[tag] for tag in tags if tag in header), ["red", "valor"] if "tbl-cap" in options else None)
