@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from helpers import store
+from helpers import proofs, store
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -88,26 +88,27 @@ def statistics(name):
 
     Quantities: "class 0" … (counts), "mean 0" … and "deviation 0" … (of each channel, over pixels in
     [0, 1]). Exact, so low and high only leave room for rounding. Kept as an artifact: it holds for
-    the full set where that is at hand or the artifact ships, else for the part.
+    the full set where that is at hand or the artifact ships, else for the part. On loading, what the
+    test images say is computed again where those that it is of are at hand.
     """
     parameters = {"dataset": name, "complete": True}
     if not store.has("statistics", parameters):
         parameters["complete"] = load(name).complete
-    return store.cached("statistics", parameters, lambda: _statistics(load(name)))
+
+    def check(kept):
+        data = load(name)
+        if data.complete == parameters["complete"] and not proofs.same_rows(
+                kept[kept.split == "test"], statistics_of(data, ("test",))):
+            raise ValueError(f"the kept statistics of {name} are not those of its images")
+
+    return store.cached("statistics", parameters, lambda: statistics_of(load(name)), check=check)
 
 
-def recompute_statistic(row):
-    """Return the value of one row of `statistics`, computed anew; None without the full set."""
-    data = load(row["dataset"])
-    if not data.complete:
-        return None
-    table = _statistics(data)
-    return table[(table.split == row["split"]) & (table.quantity == row["quantity"])].value.item()
-
-
-def _statistics(data):
+def statistics_of(data, splits=("train", "test")):
+    """Return the table of `statistics`, which keeps it, for these splits of a Dataset."""
     rows = []
-    for split, x, y in (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test)):
+    for split in splits:
+        x, y = getattr(data, f"x_{split}"), getattr(data, f"y_{split}")
         values = {f"class {k}": count for k, count in enumerate(np.bincount(y, minlength=10))}
         for channel in range(x.shape[-1]):
             pixels = x[..., channel].astype(np.float64)

@@ -42,15 +42,6 @@ def share(right):
     return np.array([right.mean(), *interval(right.sum(), len(right))]) if len(right) else np.full(3, np.nan)
 
 
-def same_rows(table, expected):
-    """Return whether a table has these columns first, and these rows: but for what writing as CSV changes."""
-    if list(table)[:len(expected.columns)] != list(expected) or len(table) != len(expected):
-        return False
-    return all(np.allclose(table[name], column, rtol=0, atol=1e-9) if pd.api.types.is_numeric_dtype(column)
-               else list(table[name].astype(object).where(table[name].notna(), "")) == list(column)
-               for name, column in expected.items())
-
-
 def intervals_follow(table):
     """Return whether each value of a table of accuracies is a count of its n, and (low, high) its `interval`."""
     counts = (table.value * table.n).round()
@@ -67,7 +58,7 @@ def test_logits(recipe, n=10_000):
     a loaded one is still proved: the network runs on 500 of the images at hand, drawn at random.
     """
     data = datasets.load(recipe.dataset)
-    parameters = {"network": recipe.filename, "split": "test", "n": n}
+    parameters = logits_key(recipe, n)
     model, _ = training.load_or_train(recipe)
     sized = "n", lambda kept, n: {name: values[:n] for name, values in kept.items()}
     if not store.has("logits", parameters, sized=sized):
@@ -89,6 +80,11 @@ def test_logits(recipe, n=10_000):
     return kept["logits"], kept["y"]
 
 
+def logits_key(recipe, n):
+    """Return the parameters by which `test_logits` are kept."""
+    return {"network": recipe.filename, "split": "test", "n": n}
+
+
 def accuracy_row(recipe, logits, y):
     """Return one tidy row: the clean test accuracy of a recipe's network on these images."""
     value, low, high = share(logits.argmax(axis=1) == y)
@@ -103,18 +99,25 @@ def accuracy_table(measured):
     Besides all the images there is a row for the first 2,000, by which a network can be proved
     without the full data. Kept as an artifact.
     """
-    def make():
-        rows = []
-        for recipe, (logits, y) in measured.items():
-            for count in sorted({min(PART, len(y)), len(y)}):
-                rows.append(accuracy_row(recipe, logits[:count], y[:count]))
-        return pd.DataFrame(rows, columns=COLUMNS)
-
     def check(kept):
-        proofs.prove(same_rows(kept, make()), "accuracies", next(iter(measured)))
+        proofs.prove(proofs.same_rows(kept, accuracies(measured)), "accuracies", next(iter(measured)))
 
-    parameters = {"networks": {recipe.filename: len(y) for recipe, (_, y) in measured.items()}, "part": PART}
-    return store.cached("accuracy", parameters, make, check=check)
+    return store.cached("accuracy", accuracy_key({recipe: len(y) for recipe, (_, y) in measured.items()}),
+                        lambda: accuracies(measured), check=check)
+
+
+def accuracy_key(counts):
+    """Return the parameters by which `accuracy_table` is kept; counts: dict of Recipe to a number of images."""
+    return {"networks": {recipe.filename: n for recipe, n in counts.items()}, "part": PART}
+
+
+def accuracies(measured):
+    """Return the table of `accuracy_table`, which keeps it."""
+    rows = []
+    for recipe, (logits, y) in measured.items():
+        for count in sorted({min(PART, len(y)), len(y)}):
+            rows.append(accuracy_row(recipe, logits[:count], y[:count]))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def measure_again(recipe, model):

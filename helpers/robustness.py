@@ -71,7 +71,7 @@ def answers(recipe, attack, *, norm, n, seed=0):
         return {"eps": np.array(ladder), "answer": answer, "y": y}
 
     def check(kept):
-        prove(_well_formed(kept, ladder, y, attack), "answers", recipe)
+        prove(well_formed(kept, ladder, y, attack), "answers", recipe)
         rng = np.random.default_rng()
         rows = proofs.sample(rng, len(y), 200)
         prove(proofs.same_answers(kept["answer"][0, rows], gradients.logits(model, x[rows])).all(), "answers", recipe)
@@ -136,7 +136,7 @@ def answers_anew(model, x, kept, attack, k, rows, *, norm, seed):
         positions=np.searchsorted(left, rows)))
 
 
-def _well_formed(kept, ladder, y, attack):
+def well_formed(kept, ladder, y, attack):
     """Return whether kept answers are of these images and radii, and nested if they are of PGD."""
     answer = kept["answer"]
     if not (np.array_equal(kept["y"], y) and np.array_equal(kept["eps"], ladder)
@@ -194,7 +194,7 @@ def group_columns(recipe, attack, norm, n):
 def table_follows(table, groups, n):
     """Return whether an accuracy table has the rows of these groups, and intervals that follow from its values."""
     fixed = pd.DataFrame([row for group in groups for row in group_columns(*group, n)])
-    return evaluation.same_rows(table, fixed) and evaluation.intervals_follow(table)
+    return proofs.same_rows(table, fixed) and evaluation.intervals_follow(table)
 
 
 def group_follows(table, group, n, seed):

@@ -13,9 +13,9 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from helpers import evaluation, robustness, store, training
+from helpers import evaluation, recompute, store, training
+from helpers.progress import tqdm
 
 READS = {
     "01_datos": ("statistics", "logits"),
@@ -32,6 +32,9 @@ READS = {
 # kind: function(parameters, kept, rng) that yields (what, kept, now, whether they agree) of entries drawn
 # by rng and computed again, a second or so each; None for `agrees` where it cannot be told, `now` saying why.
 KINDS = {
+    "accuracy": recompute.accuracy, "answers": recompute.answers, "carlini_wagner": recompute.carlini_wagner,
+    "confidence": recompute.confidence, "logits": recompute.logits, "robust_accuracy": recompute.robust_accuracy,
+    "statistics": recompute.statistics, "transfer": recompute.transfer,
 }
 
 
@@ -124,7 +127,8 @@ def units(path, record, rng):
     except store.NotHere as error:
         yield path.name, "", str(error), None
     except (ValueError, KeyError, IndexError, TypeError) as error:  # it is not what this kind holds
-        yield path.name, "an artifact of this kind", f"{type(error).__name__}: {error}", False
+        last = (str(error).strip().splitlines() or [""])[-1]
+        yield path.name, "an artifact of this kind", f"{type(error).__name__}: {last}", False
 
 
 def verify(minutes=10.0, seed=None):
