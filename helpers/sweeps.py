@@ -27,9 +27,9 @@ from typing import NamedTuple
 import dask
 import yaml
 from distributed import Client, LocalCluster, as_completed
-from tqdm.auto import tqdm
 
 from helpers import parameters, store
+from helpers.progress import tqdm
 
 GIGABYTES = 3  # of memory that a worker with TensorFlow may need
 PATIENCE = 10  # seconds without a worker after which it is said, and again after ten times as long
@@ -119,7 +119,7 @@ def target(path, point):
 def execute(path, parameters):
     """Execute the notebook at `path`, relative to the project, with papermill; return its text.
 
-    Raises RuntimeError, with papermill's last words, where it fails.
+    Raises RuntimeError where it fails: papermill's last line first, then those before.
     """
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder, "parameters.yaml"), Path(folder, "executed.ipynb")
@@ -128,7 +128,8 @@ def execute(path, parameters):
                                "-f", given, store.ROOT / path, result],
                               cwd=store.ROOT, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{path} failed with {parameters}:\n{done.stderr[-3000:]}")
+            said = done.stderr.rstrip()[-3000:]
+            raise RuntimeError(f"{said.rpartition(chr(10))[2]} ({path} with {parameters})\n{said}")
         return result.read_text("utf8")
 
 
@@ -156,9 +157,10 @@ def _run(jobs, done, keep, scheduler, workers, threads):
                 if not error:
                     keep(place, *value)
             except ValueError as refused:
-                error = refused
+                error = refused.with_traceback(None)  # which is not the job's
+                error.__cause__ = None
             if error:
-                failed.append(f"{_named(jobs[place])}: {traceback.format_exception_only(error)[-1].strip()}")
+                failed.append(f"{_named(jobs[place])}: {traceback.format_exception_only(error)[-1].splitlines()[0]}")
                 bar.write(f"{_named(jobs[place])} failed:\n{''.join(traceback.format_exception(error)).rstrip()}")
             bar.update()
     if failed:
@@ -266,11 +268,11 @@ def _release(claim):
 
 
 def _outcome(future):
-    """Return (what the job returned, None), or (None, what it raised)."""
+    """Return (what the job returned, None), or (None, what it raised, with the worker's traceback)."""
     try:
         return future.result(), None
     except Exception as error:  # whatever it is, it takes no other job along
-        return None, error
+        return None, error.with_traceback(future.traceback())
 
 
 def _named(job):
@@ -301,13 +303,22 @@ def _client(scheduler, workers, threads, jobs):
     before = dict(os.environ)  # Dask leaves its workers' environment in this process too
     try:
         with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), \
-                LocalCluster(n_workers=min(jobs, workers or local_workers(threads)), threads_per_worker=1,
-                             processes=True, dashboard_address="127.0.0.1:0", silence_logs="ERROR") as cluster, \
+                _local(min(jobs, workers or local_workers(threads))) as cluster, \
                 Client(cluster, set_as_default=False) as client:
             yield client
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _local(workers):
+    """Return a cluster of this machine. Its log is silent: what fails in jobs and workers, `_run` says."""
+    try:
+        return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True,
+                            dashboard_address="127.0.0.1:0", silence_logs="CRITICAL")
+    except RuntimeError as error:
+        raise RuntimeError(f"no worker starts on this machine ({error}): "
+                           "does `import helpers` work in a new Python?") from error
 
 
 def main():
