@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from helpers import proofs, store
+from helpers import files, proofs, store
 
+BYTES = 2**28  # of all arrays of a data set: CIFAR-10 has 184 million
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 # SHA-256 of the bytes of each uint8 array, in the order of ARRAYS.
@@ -74,6 +75,7 @@ def load(name):
     """
     if name not in NAMES:
         raise ValueError(f"dataset must be one of {', '.join(NAMES)}, got {name!r}")
+    files.sweep(store.DATA)
     filename = f"{name}.npz"
     complete = (store.DATA / filename).exists()
     if not complete and name == "cifar10":
@@ -125,8 +127,7 @@ def read_checked(path, key):
     Raises ValueError, naming the file, where it is unreadable or holds anything else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ARRAYS}
+        arrays = files.arrays(path, ARRAYS, BYTES)
     except FileNotFoundError:
         raise
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:

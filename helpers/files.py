@@ -35,11 +35,11 @@ def atomic(path):
         os.replace(partial, path)
     except OSError as error:
         if error.errno in FULL:
-            raise OSError(f"{path} could not be written: the disk is full ({error.strerror}). Free some space "
-                          "and run again: what was kept before stays, and the run goes on from it.") from error
+            raise OSError(f"{path} could not be written: the disk is full ({error.strerror}). Free some "
+                          "space and run again: what was kept stays, and the run goes on from it.") from error
         if error.errno in REFUSED:
-            raise OSError(f"{path} could not be written ({error.strerror}): {path.parent} must be a folder in "
-                          f"which you may write, and {path.name} must not be a folder.") from error
+            raise OSError(f"{path} could not be written ({error.strerror}): {path.parent} must be a folder "
+                          f"in which you may write, and {path.name} must not be a folder.") from error
         raise
     finally:
         with suppress(OSError):
@@ -98,7 +98,7 @@ def arrays(path, names=None, most=BYTES):
 
 
 def _size(archive, name):
-    """Return the bytes of an array in an .npz, which its header and its place in the archive must agree on."""
+    """Return the bytes of an array in an .npz, on which its header and the archive must agree."""
     try:
         member = archive.getinfo(f"{name}.npy")
     except KeyError:
@@ -106,10 +106,10 @@ def _size(archive, name):
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed in a way that NumPy does not write")
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{name} is of a version of .npy that is not read here: {version}")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read = {(1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0}.get(np.lib.format.read_magic(file))
+        if read is None:
+            raise ValueError(f"{name} is of a version of .npy that is not read here")
         shape, _, dtype = read(file)
         start = file.tell()
     if dtype.hasobject:

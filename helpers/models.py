@@ -67,6 +67,15 @@ def resnet(input_shape, num_classes=10, depth=20, width=1.0, *, seed=0):
 
 
 ARCHITECTURES = {"lenet": lenet, "resnet": resnet}
+ARGUMENTS = {"lenet": ("extra_layers", "width"), "resnet": ("depth", "width")}  # which a recipe may give
+
+
+def check_arguments(architecture, arguments):
+    """Raise ValueError, naming it, where a pair (name, value) is not one of the ARGUMENTS, each once."""
+    known, names = ARGUMENTS[architecture], [name for name, _ in arguments]
+    for name in names:
+        if name not in known or names.count(name) > 1:
+            raise ValueError(f"arguments of {architecture} must be {', '.join(known)}, each once, got {name!r}")
 
 
 def normalize(model, x):

@@ -163,7 +163,8 @@ def damaged(path, why, what=None):
     todo = {MADE: "Delete it to have it made again.",
             SHIPPED: f"It came with the project: bring it back with `git checkout {path}`."}
     own = re.search(r"-[0-9a-f]{12}\.", path.name)
-    return ValueError(f"{what or path} is damaged: {why}. {todo.get(path.parent, '') if own else ''}".rstrip())
+    advice = todo.get(path.parent, "") if own else ""
+    return ValueError(f"{what or path} is damaged: {why}. {advice}".rstrip())
 
 
 def write(path, save, parameters, seconds, **more):
@@ -281,7 +282,7 @@ def read(path):
     try:
         if path.suffix == ".csv":
             if path.stat().st_size > files.BYTES:
-                raise ValueError(f"it has {path.stat().st_size:,} bytes, and at most {files.BYTES:,} are read")
+                raise ValueError(f"it has more than the {files.BYTES:,} bytes that are read")
             return pd.read_csv(path)
         return files.arrays(path)
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:

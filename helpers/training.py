@@ -2,15 +2,17 @@
 import dataclasses
 import functools
 import json
+import math
+import os
 import time
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from helpers import adversarial, batches, datasets, jpeg, models, store
+from helpers import adversarial, batches, datasets, jpeg, keras_files, models, store
 from helpers.progress import tqdm
 
 OPTIMIZERS = {"sgd": functools.partial(keras.optimizers.SGD, momentum=0.9, nesterov=True),
@@ -22,11 +24,18 @@ def _require_integer(name, value, smallest):
         raise ValueError(f"{name} must be an integer >= {smallest}, got {value!r}")
 
 
+def _require_real(name, value, allowed, fits):
+    if type(value) not in (int, float) or not math.isfinite(value) or not fits(value):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a network's weights (on one machine).
+    """All that decides a network's weights, on one machine and with one number of threads.
 
-    arguments: further arguments of the architecture, as pairs (name, value). learning_rate: its
+    Whatever else the process does: all that is drawn has its own generator, seeded by the recipe. But other
+    processors, and other numbers of threads, add the same numbers in another order, and rounding grows.
+    arguments: of the architecture (models.ARGUMENTS), as pairs (name, value). learning_rate: its
     peak; schedule: "constant", or "cosine" down to 0 after a linear warm-up of warmup_epochs (at
     most half of all epochs). shift, flip: augmentation, by up to `shift` pixels each way (mirrored at the
     border) and by horizontal flips. weight_decay: decoupled from the gradient, as in Keras's SGD.
@@ -64,26 +73,23 @@ class Recipe:
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} must be one of {', '.join(allowed)}, "
                                  f"got {getattr(self, field)!r}")
-        _require_integer("epochs", self.epochs, 1)
-        _require_integer("batch_size", self.batch_size, 1)
-        _require_integer("warmup_epochs", self.warmup_epochs, 0)
-        _require_integer("shift", self.shift, 0)
-        _require_integer("seed", self.seed, 0)
+        for name in ("epochs", "batch_size", "nb_iter"):
+            _require_integer(name, getattr(self, name), 1)
+        for name in ("warmup_epochs", "shift"):
+            _require_integer(name, getattr(self, name), 0)
+        if type(self.seed) is not int or not 0 <= self.seed < 2**32:  # beyond, generators share numbers
+            raise ValueError(f"seed must be an integer in 0..{2**32 - 1}, got {self.seed!r}")
         if self.train_size is not None:
             _require_integer("train_size", self.train_size, 100)
-        if not 0 < self.validation_share < 1:
-            raise ValueError(f"validation_share must be in (0, 1), got {self.validation_share!r}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
-        if not 0 <= self.weight_decay < 1:
-            raise ValueError(f"weight_decay must be in [0, 1), got {self.weight_decay!r}")
-        if not 0 <= self.eps < 1:
-            raise ValueError(f"eps must be in [0, 1), got {self.eps!r}")
-        _require_integer("nb_iter", self.nb_iter, 1)
+        if type(self.flip) is not bool:
+            raise ValueError(f"flip must be True or False, got {self.flip!r}")
+        _require_real("validation_share", self.validation_share, "in (0, 1)", lambda value: 0 < value < 1)
+        _require_real("learning_rate", self.learning_rate, "positive", lambda value: value > 0)
+        for name in ("weight_decay", "eps", "label_noise"):
+            _require_real(name, getattr(self, name), "in [0, 1)", lambda value: 0 <= value < 1)
         for quality in self.qualities:
             jpeg.check_quality(quality)
-        if not 0 <= self.label_noise < 1:
-            raise ValueError(f"label_noise must be in [0, 1), got {self.label_noise!r}")
+        models.check_arguments(self.architecture, self.arguments)
 
     @property
     def warmup(self):
@@ -196,13 +202,15 @@ def load_or_train(recipe):
 
 
 def _kept(recipe, read):
-    """Return (model, history) of a network that is kept, the model by read(path, its digest); None if it is not."""
+    """Return (model, history) of a network that is kept, the model by read(path, digest); else None."""
     found = store.find(recipe.filename)
     if not found:
         return None
     path, record = found
     if record["parameters"] != as_json(recipe):
         raise ValueError(f"{path} was trained by another recipe than its name says")
+    _check_record(path, record)
+    _clear(recipe)  # what a training that died just before its end has left
     model = read(path, record["sha256"])
     store.note(path.name, "loaded", record)
     return model, record["history"]
@@ -211,7 +219,24 @@ def _kept(recipe, read):
 @functools.lru_cache(maxsize=16)
 def _network(path, sha256):
     """Return the network at `path`, whose file has this digest; always the same object."""
-    return _load(path)
+    return keras_files.load(path)
+
+
+def _check_record(path, record):
+    """Raise ValueError, naming it, unless the record of a network tells its history and accuracies."""
+    history, accuracies = record.get("history"), record.get("accuracies")
+    lists = list(history.values()) if isinstance(history, dict) else []
+    if not (lists and "loss" in history and all(isinstance(values, list) and len(values) == len(lists[0])
+                                                and all(type(value) in (int, float) for value in values)
+                                                for values in lists)):
+        raise store.damaged(store.record_path(path), "its history is not a list of numbers for each quantity",
+                            f"the record of {path}")
+    accuracies = accuracies if isinstance(accuracies, dict) else {}
+    counts = [accuracies.get(name) for name in ("validation", "test")]
+    if not all(isinstance(one, dict) and all(type(one.get(key)) is int for key in ("n", "correct"))
+               and 0 <= one["correct"] <= one["n"] for one in counts):
+        raise store.damaged(store.record_path(path), "its accuracies are not counts of right images",
+                            f"the record of {path}")
 
 
 def trajectory(recipe, epochs):
@@ -231,9 +256,12 @@ def trajectory(recipe, epochs):
     recipe = dataclasses.replace(recipe, epochs=epochs[-1])
     passed = [dataclasses.replace(recipe, epochs=epoch) for epoch in epochs]
     missing = [stage.epochs for stage in passed if not store.find(stage.filename)]
-    running, shown = _run(recipe, missing) if missing else iter(()), None
+    running, shown = iter(()), None
+    if missing:  # what is passed beyond the last of these needs no training
+        running = _run(dataclasses.replace(recipe, epochs=missing[-1]), missing)
     for stage in passed:
-        network = next(running) if stage.epochs in missing else _kept(stage, lambda path, _: _load(path))[0]
+        network = (next(running) if stage.epochs in missing
+                   else _kept(stage, lambda path, _: keras_files.load(path))[0])
         if shown is None:
             shown = network
         shown.set_weights(network.get_weights())
@@ -242,25 +270,40 @@ def trajectory(recipe, epochs):
 
 
 def read_network(path):
-    """Return (model, recipe, record) of the trained network at `path`."""
+    """Return (model, recipe, record) of the trained network at `path`; ValueError where it is damaged."""
     record = store.read_record(path)
-    return _load(path), from_json(record["parameters"]), record
+    _check_record(path, record)
+    try:
+        recipe = from_json(record["parameters"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise store.damaged(store.record_path(path), f"its recipe is none ({error})",
+                            f"the record of {path}") from error
+    return keras_files.load(path), recipe, record
 
 
 def read_checkpoint(path):
     """Return (model, dataset) of a network saved by Keras, not necessarily by this project.
 
-    The data set is that whose images the network takes. Raises ValueError where the file is not there, is
-    damaged, needs code of its own, or takes no images of ours.
+    The data set is that whose images the network takes. Raises ValueError where there is no such file, where
+    it is no network that can be read (keras_files.load), takes other images, or does not answer with a logit
+    for each class.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no network at {path}: give the path of a .keras file")
-    model = _load(path)
+    if not str(path):
+        raise ValueError(f"the path of a network must not be empty, got {path!r}: give that of a .keras file")
+    model = keras_files.load(path)
+    if not model.built or not model.inputs:
+        raise ValueError(f"{path} does not say what images it takes: give it a keras.Input before it is saved")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs: a network "
+                         "must take images alone, and answer with logits alone")
+    taken, given = (tuple(part[0].shape[1:]) for part in (model.inputs, model.outputs))
     for name in datasets.NAMES:
-        if tuple(model.input_shape[1:]) == datasets.load(name).x_test.shape[1:]:
+        shape, classes = datasets.load(name).x_test.shape[1:], len(datasets.CLASS_NAMES[name])
+        if len(taken) == 3 and all(side in (None, own) for side, own in zip(taken, shape)):
+            if given != (classes,):
+                raise ValueError(f"{path} answers with shape {given}: {name} needs {classes} logits an image")
             return model, name
-    raise ValueError(f"{path} takes images of shape {model.input_shape[1:]}: those of no data set here")
+    raise ValueError(f"{path} takes images of shape {taken}: those of no data set here")
 
 
 class _StepBar(keras.callbacks.Callback):
@@ -301,8 +344,7 @@ def _run(recipe, epochs):
                                     f"epoch {epoch + 1}/{recipe.epochs}")
                 _train_epoch(model, batches.Batches(x, y, recipe, epoch), validation, state, bar)
                 _save_partial(path, model, state)
-    for partial in _partial_paths(path):
-        partial.unlink(missing_ok=True)
+    _clear(recipe)
 
 
 def _train_epoch(model, epoch, validation, state, bar):
@@ -379,9 +421,17 @@ def images(recipe):
             else datasets.first_per_class(data.y_train, recipe.train_size))
     x, y = data.x_train[used], data.y_train[used]
     train, validation = batches.split(y, recipe.validation_share, recipe.seed)
+    if not len(train):
+        raise ValueError(f"validation_share must leave images to train on, got {recipe.validation_share!r}")
     digest = datasets.array_sha256(x)
     told = batches.mislabelled(y[train], recipe.label_noise, recipe.seed)
     return (x[train], told), (x[validation], y[validation]), (data.x_test, data.y_test), digest
+
+
+def _clear(recipe):
+    """Remove what is kept of an interrupted training of this recipe."""
+    for partial in _partial_paths(store.MADE / recipe.filename):
+        partial.unlink(missing_ok=True)
 
 
 def _partial_paths(path):
@@ -400,24 +450,29 @@ def _resume(path, recipe, steps):
     weights, history = _partial_paths(path)
     if not (weights.exists() and history.exists()):
         return None
-    try:
-        state = json.loads(history.read_text("utf8"))
-    except ValueError as error:
-        raise ValueError(f"{history} is damaged ({error}). Delete it to start over.") from error
+    state = _read_state(history)
     if state["started"] < store.fresh_since():
         return None
-    model = _load(weights, compiled=True)
+    model = keras_files.load(weights, compiled=True)
+    if model.optimizer is None:
+        raise store.damaged(weights, "it has no optimiser")
     done = int(model.optimizer.iterations) // steps
     state["history"] = {key: values[:done] for key, values in state["history"].items()}
     return model, state
 
 
-def _load(path, compiled=False):
+def _read_state(path):
+    """Return the history of an interrupted training; raise ValueError, naming the file, where it is none."""
     try:
-        return keras.models.load_model(path, compile=compiled, safe_mode=True)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}). "
-                         "Delete it to have it made again.") from error
+        state = json.loads(path.read_text("utf8"))
+        lists = list(state["history"].values())
+        sound = (all(type(state[key]) in (int, float) for key in ("started", "seconds"))
+                 and all(isinstance(values, list) for values in lists) and "loss" in state["history"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise store.damaged(path, repr(error)) from error
+    if not sound:
+        raise store.damaged(path, "it is no history of a training")
+    return state
 
 
 def _finish(model, recipe, state, data_digest, subsets):
@@ -430,10 +485,18 @@ def _finish(model, recipe, state, data_digest, subsets):
                             "correct_of_first_2000": int(correct[:2000].sum())}
     model.optimizer = None  # a finished network needs no momenta: half the size
     record = store.write(path, model.save, as_json(recipe), state["seconds"],
-                         history=state["history"], accuracies=accuracies, data_sha256=data_digest)
+                         history=state["history"], accuracies=accuracies, data_sha256=data_digest,
+                         threads=_threads())
     model.optimizer = optimizer
     store.note(path.name, "computed", record)
-    return _load(path)
+    return keras_files.load(path)
+
+
+def _threads():
+    """Return how many threads an operation of TensorFlow uses: as many as cores, if not told."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (tf.config.threading.get_intra_op_parallelism_threads()
+            or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or cores)
 
 
 def from_json(fields):

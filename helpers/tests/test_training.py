@@ -71,7 +71,7 @@ def test_a_damaged_interrupted_training_is_refused_and_named(made):
     weights, history = training._partial_paths(made / SMALL.filename)
     made.mkdir()
     weights.write_bytes(b"half")
-    history.write_text('{"started": 0, "seconds": 1, "history": {}}')
+    history.write_text('{"started": 0, "seconds": 1, "history": {"loss": []}}')
     with pytest.raises(ValueError, match=weights.name):
         training.load_or_train(SMALL)
     history.write_text('{"started"')
