@@ -195,5 +195,5 @@ if __name__ == "__main__":
         sys.exit("usage: python -m helpers.article EXECUTED OUTPUT.html|OUTPUT.pdf")
     try:
         build(*sys.argv[1:])
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # of pandoc or Typst
         sys.exit(f"The report was not written: {error}")

@@ -21,8 +21,12 @@ local function link(el)
   if scheme and not ({http = 1, https = 1, mailto = 1})[scheme] then return el.content end
 end
 
--- Raw HTML as an inline, or as none where it is a comment.
+-- Raw HTML as an inline, or as none where it is a comment; TeX is a formula, as in Jupyter, or what was typed.
 local function raw(el)
+  if el.format == 'tex' then
+    if el.text:match '^\\%a*newcommand' or el.text:match '^\\def' then return {} end
+    return el.text:match '^\\begin' and pandoc.Math('DisplayMath', el.text) or pandoc.Str(el.text)
+  end
   if el.format ~= 'html' then return nil end
   local name = (el.text:match '^</?(%a%w*)' or ''):lower()
   if el.text:match '^<!%-%-' then return {} end
@@ -49,4 +53,18 @@ local function raw_block(el)
   return shown and shown.t and pandoc.Plain{shown} or shown
 end
 
-return {{Image = image, Link = link, RawInline = raw, RawBlock = raw_block}}
+-- In a title or a name, @someone is no citation.
+local function uncited(value)
+  local kind = pandoc.utils.type(value)
+  if kind == 'List' then return value:map(uncited) end
+  return kind == 'Inlines' and value:walk{Cite = function(el) return el.content end} or value
+end
+
+local function front(meta)
+  for name, value in pairs(meta) do
+    if name ~= 'abstract' then meta[name] = uncited(value) end
+  end
+  return meta
+end
+
+return {{Image = image, Link = link, RawInline = raw, RawBlock = raw_block, Meta = front}}
