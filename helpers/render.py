@@ -253,7 +253,8 @@ def pandoc(text, to, *arguments):
     """Return Markdown as pandoc writes it in another format, in its sandbox: it reads and fetches nothing unasked."""
     return pypandoc.convert_text(text, to, "markdown-yaml_metadata_block-pandoc_title_block", extra_args=[
         "--sandbox", "--standalone", f"--lua-filter={PAGE / 'page.lua'}", *arguments, f"--bibliography={BIBLIOGRAPHY}",
-        f"--csl={STYLE}", "--wrap=none", "--columns=10000", "--metadata=link-citations"])
+        f"--csl={STYLE}", "--wrap=none", "--columns=10000", "--metadata=link-citations",
+        "--metadata=document-css=false"])  # the pages have their own
 
 
 def compiled(text, folder, standards=()):
