@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from helpers import gradients, layers
 
-SIDE = 96  # of the images on which a copy is proved, where the model takes any size
 _NARROW = {tf.float32.as_datatype_enum, tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum}
 
 
@@ -24,7 +23,7 @@ def copy(model, dtype=None):
     anything in a copy in float64 computes in fewer bits.
     """
     twin, pairs = _made_anew(model, dtype, seed=0)
-    shape = tuple(side or SIDE for side in layers.input_shape(model))
+    shape = layers.example_shape(model)
     with _reasons(model):
         for old, new in pairs:
             new.load_own_variables(own_weights(old))  # not set_weights: Normalization computes on loading
@@ -63,7 +62,7 @@ def own_weights(layer):
     """Return the weights of a layer without those of layers inside it: a dict of arrays."""
     store = {}
     layer.save_own_variables(store)
-    return {name: keras.ops.convert_to_numpy(value) for name, value in store.items()}
+    return {name: value.numpy() if hasattr(value, "numpy") else np.array(value) for name, value in store.items()}
 
 
 @contextlib.contextmanager
@@ -72,8 +71,9 @@ def _reasons(model):
     try:
         yield
     except Exception as error:
-        line = next(iter(str(error).strip().splitlines()), "no word")
-        raise ValueError(f"model {model.name} cannot be copied: {type(error).__name__}: {line}") from error
+        first, *_, last = (str(error).strip() or "no word").splitlines() * 2
+        lines = dict.fromkeys((first.split(" using config=")[0], last))
+        raise ValueError(f"model {model.name} cannot be copied: {type(error).__name__}: {': '.join(lines)}") from error
 
 
 def _made_anew(model, dtype, seed):
@@ -103,8 +103,7 @@ def _anew(part, dtype, rng, made):
             new = keras.layers.Lambda(part.function, part._output_shape, part.mask, part.arguments,
                                       name=part.name, dtype=dtype or part.dtype_policy)
         else:
-            known = {type(inside).__name__: type(inside) for inside in _inside(part)}
-            with keras.saving.custom_object_scope(known):
+            with keras.saving.custom_object_scope(_own_names(part)):
                 new = type(part).from_config(_told(part.get_config(), dtype, rng))
         made[id(part)] = part, new
     return made[id(part)][1]
@@ -114,8 +113,12 @@ def _is_graph(part):
     return isinstance(part, keras.Sequential) or hasattr(part, "_run_through_graph")
 
 
-def _inside(part):
-    return layers.flat(part) if isinstance(part, keras.Layer) else []
+def _own_names(part):
+    """Return the classes and functions that a layer's configuration may name: its own may be none of Keras's."""
+    values = [value for inside in (layers.flat(part) if isinstance(part, keras.Layer) else [])
+              for value in (inside, *vars(inside).values())]
+    return ({type(value).__name__: type(value) for value in values if hasattr(value, "get_config")}
+            | {value.__name__: value for value in values if callable(value) and hasattr(value, "__name__")})
 
 
 def _told(value, dtype, rng):
@@ -154,8 +157,11 @@ def _check_weights(model, graph):
 def _check_wide(model, graph):
     """Raise ValueError where an operation of the copy's graph has numbers of fewer than 64 bits."""
     told = graph.as_graph_def()
-    for node in [*told.node, *(node for function in told.library.function for node in function.node_def)]:
-        if any(part.type in _NARROW or _NARROW & set(part.list.type) for part in node.attr.values()):
+    nodes = [*told.node, *(node for function in told.library.function for node in function.node_def)]
+    constants = {node.name for node in nodes if node.op == "Const"}
+    for node in nodes:  # a constant's rounding is the model's own, as that of its weights
+        constant = node.op == "Const" or node.op == "Cast" and node.input[0].split(":")[0] in constants
+        if not constant and any(part.type in _NARROW or _NARROW & set(part.list.type) for part in node.attr.values()):
             raise ValueError(f"model {model.name} has no copy in float64: {node.name} computes in fewer bits, "
                              "whatever its layer is told")
 

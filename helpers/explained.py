@@ -98,15 +98,17 @@ def cascade(recipe, *, n, seed=0, points=7):
     layers = saliency.count_layers(model)
     count = np.unique(np.linspace(0, layers, points).round().astype(int))
 
-    def similarities(method, count, rows=slice(None)):
-        trained, random = METHODS[method](model, x[rows], y[rows]), (saliency.randomised(model, int(k), seed) for k in count)
-        return np.stack([saliency.spearman(trained, METHODS[method](other, x[rows], y[rows])) for other in random])
+    def similarities(methods, count, rows=slice(None)):
+        random = [saliency.randomised(model, int(k), seed) for k in count]
+        trained = {method: METHODS[method](model, x[rows], y[rows]) for method in methods}
+        return {method: np.stack([saliency.spearman(trained[method], METHODS[method](other, x[rows], y[rows]))
+                                  for other in random]) for method in methods}
 
     def make():
-        return {"count": count} | {method: similarities(method, count) for method in METHODS}
+        return {"count": count} | similarities(METHODS, count)
 
     def check(kept):
-        again = similarities("gradient", count[1:2], slice(0, 4))[0]
+        again = similarities(["gradient"], count[1:2], slice(0, 4))["gradient"][0]
         robustness.prove(np.allclose(again, kept["gradient"][1, :4], atol=0.02), "maps of random networks", recipe)
 
     return store.cached("map_cascade", {"network": recipe.filename, "split": "test", "n": len(x), "seed": seed,

@@ -13,16 +13,35 @@ def copy(model):
 def fgsm(model, x, y, *, eps, norm=np.inf):
     """Return attacks.fgsm's images, float32, with the gradient of the cross-entropy in float64.
 
-    model: `copy` of a network, or any callable from float64 images to float64 logits.
+    model: `copy` of a network, or any callable from float64 images to float64 logits. Raises ValueError for
+    what does not fit, and where the gradient is not finite; warns, as attacks.fgsm, of one that is zero.
     """
+    x, y = _checked(model, x, y)
+    if norm not in attacks.NORMS:
+        raise ValueError(f"norm must be np.inf or 2, got {norm!r}")
+    eps = attacks.checked_eps("eps", eps, norm=norm, shape=x.shape)
     run = gradients.cached(_direction, model)
     g = np.concatenate([run(*batch)[:rows.stop - rows.start].numpy() for rows, *batch
                         in gradients.batches(256, x, y, description="float64")])
+    gradients.check_finite(np.isfinite(g).all(axis=(1, 2, 3)), "gradient in float64")
+    gradients.warn_of_zeros(~g.any(axis=(1, 2, 3)), "cross-entropy in float64")
     if norm == np.inf:
         step = np.sign(g)
     else:
         step = g / np.maximum(attacks.l2(g), np.finfo(float).tiny).reshape(-1, 1, 1, 1)
     return np.clip(x + eps * step, 0, 1).astype(np.float32)
+
+
+def _checked(model, x, y):
+    """Return (x, y) as float32 and int64 arrays; raise ValueError unless they fit a model in float64."""
+    x, y = gradients.checked_images(x), np.asarray(y)
+    logits = model(tf.constant(gradients.filled(x[:1]), tf.float64))
+    if logits.dtype != tf.float64:
+        raise ValueError(f"the model must compute in float64, but its logits are {logits.dtype.name}")
+    classes = logits.shape[1]
+    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= classes:
+        raise ValueError(f"y must hold one integer in 0..{classes - 1} for each of {len(x)} images, got {y!r}")
+    return x, y.astype(np.int64)
 
 
 def _direction(model):
@@ -42,4 +61,7 @@ def _slope(model, x, y):
         own = tf.one_hot(y, z.shape[1], dtype=z.dtype)
         others = tf.reduce_logsumexp(tf.where(own > 0, z.dtype.min, z), axis=1)
         u = others - tf.reduce_sum(own * z, axis=1)
-    return tape.gradient(u, x)
+    gradient = tape.gradient(u, x)
+    if gradient is None:
+        raise ValueError("no gradient passes through the model in float64 to its images")
+    return gradient

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from helpers import gradients
 
+SIDE = 96  # of images for a model that takes any size, where it does not matter
+
 
 def named(model):
     """Return the layers of a Keras model by name, models inside it and their layers too: a dict."""
@@ -28,8 +30,8 @@ def named(model):
     return found
 
 
-def called(model, x=None):
-    """Return the shapes that the layers return, by name, in the order in which they are last called.
+def calls(model, x=None):
+    """Return each call of a layer as the model answers, in order: a list of (name, shape of what it returned).
 
     x: images (N, H, W, C), by whose size they are known; None, for a model that says what it takes. A
     shape begins with the number of images, here 2; what is no single array of floats has the shape ().
@@ -40,7 +42,16 @@ def called(model, x=None):
     size = input_shape(model) if x is None else np.shape(x)[1:]
     if None in size:
         raise ValueError(f"model {model.name} takes images of any size: give images, on which its layers are found")
-    return dict(gradients.cached(_called, model, tuple(size)))
+    return gradients.cached(_calls, model, tuple(size))
+
+
+def called(model, x=None):
+    """Return the shapes that the layers return, by name, in the order in which they are last called; see `calls`."""
+    found = {}
+    for name, shape in calls(model, x):
+        found.pop(name, None)
+        found[name] = shape
+    return found
 
 
 def checked(model, layer, x):
@@ -50,7 +61,8 @@ def checked(model, layer, x):
         raise ValueError(f"layer must be one of {', '.join(shapes)}, got {layer!r}")
     shape = next((shapes[name] for name in shapes if parts[name] is parts[layer]), None)
     if shape is None:
-        raise ValueError(f"layer {layer} is not called when the model answers")
+        raise ValueError(f"layer {layer} cannot be seen when the model answers: it is not called, or only within a "
+                         "function of TensorFlow")
     if len(shape) < 2 or shape[0] != 2:
         raise ValueError(f"layer {layer} does not return one array of floats with a row for each image")
     return shape
@@ -66,13 +78,13 @@ def tapped(model, layer, x):
     return logits, maps
 
 
-def weighted(model, x=None):
+def weighted(model):
     """Return the names of the layers with weights, in the order in which they are last called: the logits' last.
 
     Models are not among them, but the layers inside are; nor is the normalisation of the images.
     """
     parts = named(model)
-    return [name for name in called(model, x) if parts[name].weights
+    return [name for name in called(model, np.empty((1, *example_shape(model)))) if parts[name].weights
             and not isinstance(parts[name], (keras.Model, keras.layers.Normalization))]
 
 
@@ -84,6 +96,11 @@ def input_shape(model):
     if len(shapes) > 1 or len(shapes[0]) != 4:
         raise ValueError(f"model {model.name} must take one array of images (N, H, W, C), got inputs of {shapes}")
     return shapes[0][1:]
+
+
+def example_shape(model):
+    """Return an (H, W, C) that a model takes: where any will do, SIDE."""
+    return tuple(side or SIDE for side in input_shape(model))
 
 
 def flat(layer):
@@ -114,16 +131,12 @@ def _recording(part, call, seen):
     return recorded
 
 
-def _called(model, size):
+def _calls(model, size):
     gradients.call(model, tf.zeros((2, *size)))  # what is not built is built now
     names = {}
     for name, part in named(model).items():
         names.setdefault(id(part), name)
     with _watched(list({id(part): part for part in named(model).values()}.values())) as seen:
         gradients.call(model, tf.zeros((2, *size)))
-    found = {}
-    for part, result in seen:
-        found.pop(names[id(part)], None)
-        single = tf.is_tensor(result) and result.dtype.is_floating
-        found[names[id(part)]] = tuple(result.shape) if single else ()
-    return found
+    return [(names[id(part)], tuple(result.shape) if tf.is_tensor(result) and result.dtype.is_floating else ())
+            for part, result in seen]

@@ -1,8 +1,11 @@
 """What a network looks at: maps of saliency, and measures between maps.
 
-`model` is a Keras network from images (N, H, W, C) in [0, 1] to logits; class_index, (N,) or one for all,
-is the class whose logit z_c is explained. A map is (N, H, W), >= 0; maps that take a sign are (N, H, W, C).
+`model` is what gradients.py calls one, of TensorFlow; for Grad-CAM and the cascade, a Keras model. class_index,
+(N,) or one for all, is the class whose logit z_c is explained. A map is (N, H, W), >= 0; maps that take a sign
+are (N, H, W, C). Measures raise ValueError for maps that are not finite, or not of one shape.
 """
+from numbers import Real
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -44,15 +47,15 @@ def convolutional(model, x=None):
     In the order in which they are last called; maps of a single pixel do not count, for they say nowhere.
     x: images, whose size decides that; None, for a model that says what it takes.
     """
-    parts, names = layers.named(model), []
-    for name, shape in layers.called(model, x).items():
-        own = layers.flat(parts[name])
-        if any(getattr(part, "data_format", None) == "channels_first" for part in own):
+    inside = {name: layers.flat(part) for name, part in layers.named(model).items()}
+    begun = set()  # the layers that are called from the first convolution on
+    for name, _ in layers.calls(model, x):
+        if any(getattr(part, "data_format", None) == "channels_first" for part in inside[name]):
             raise ValueError(f"layer {name} has its channels first, and maps are read with them last")
-        convolves = any(isinstance(part, CONVOLUTIONS) for part in own)
-        if (names or convolves) and len(shape) == 4 and shape[0] == 2 and shape[1] * shape[2] > 1:
-            names.append(name)
-    return names
+        if begun or any(isinstance(part, CONVOLUTIONS) for part in inside[name]):
+            begun.add(name)
+    return [name for name, shape in layers.called(model, x).items()
+            if name in begun and len(shape) == 4 and shape[0] == 2 and shape[1] * shape[2] > 1]
 
 
 def default_layer(model, x=None):
@@ -81,7 +84,7 @@ def integrated_gradients(model, x, class_index, *, baseline=0.0, steps=64, batch
     """
     x, y = _checked(model, x, class_index)
     gradients.check_count("steps", steps)
-    if not 0 <= baseline <= 1:
+    if not isinstance(baseline, Real) or not 0 <= baseline <= 1:
         raise ValueError(f"baseline must be in [0, 1], got {baseline!r}")
     total = 0
     for t in (np.arange(steps) + 0.5) / steps:
@@ -98,7 +101,8 @@ def smooth_grad(model, x, class_index, *, sigma=0.1, draws=32, seed=0, batch_siz
     """
     x, y = _checked(model, x, class_index)
     gradients.check_count("draws", draws)
-    if not 0 <= sigma < np.inf:
+    gradients.check_count("seed", seed, smallest=0)
+    if not isinstance(sigma, Real) or not 0 <= sigma < np.inf:
         raise ValueError(f"sigma must be finite and >= 0, got {sigma!r}")
     total = 0
     for draw in range(draws):
@@ -109,6 +113,7 @@ def smooth_grad(model, x, class_index, *, sigma=0.1, draws=32, seed=0, batch_siz
 
 def magnitude(attribution):
     """Return the L2 norm over the channels of an attribution (N, H, W, C): a map (N, H, W)."""
+    _check_maps(attribution, rank=4)
     return np.sqrt(np.square(attribution).sum(axis=3))
 
 
@@ -133,6 +138,7 @@ def count_layers(model):
 
 def spearman(one, two):
     """Return the rank correlation of each pair of maps, (N,); NaN where a map is constant."""
+    _check_maps(one, two)
     return _correlation(*(rankdata(part.reshape(len(part), -1), axis=1) for part in (one, two)))
 
 
@@ -141,8 +147,11 @@ def ssim(one, two):
 
     NaN where one is zero. Wang et al. 2004, doi:10.1109/TIP.2003.819861: windows of 7 pixels.
     """
+    _check_maps(one, two, smallest=0)
+    if min(one.shape[1:]) < 7:
+        raise ValueError(f"maps must be at least 7 pixels high and wide, got {one.shape[1]} by {one.shape[2]}")
     tops = [part.max(axis=(1, 2)) for part in (one, two)]
-    scaled = [(part / np.maximum(top, 1e-30)[:, None, None])[..., None].astype(np.float32)
+    scaled = [(part / np.where(top > 0, top, 1)[:, None, None])[..., None].astype(np.float32)
               for part, top in zip((one, two), tops)]
     found = tf.image.ssim(*map(tf.constant, scaled), max_val=1.0, filter_size=7).numpy()
     return np.where((tops[0] > 0) & (tops[1] > 0), found, np.nan)
@@ -155,6 +164,7 @@ def top(maps, share):
     """
     if not 0 < share < 1:
         raise ValueError(f"share must be in (0, 1), got {share!r}")
+    _check_maps(maps)
     flat = maps.reshape(len(maps), -1)
     count = share * flat.shape[1]
     threshold = -np.sort(-flat, axis=1)[:, int(np.ceil(count)) - 1][:, None]
@@ -165,6 +175,7 @@ def top(maps, share):
 
 def overlap(one, two, share=0.1):
     """Return how much of the top `share` of one map is in that of the other, (N,): by chance, `share`."""
+    _check_maps(one, two)
     a, b = top(one, share), top(two, share)
     return (a * b).sum(axis=(1, 2)) / a.sum(axis=(1, 2))
 
@@ -174,6 +185,8 @@ def energy_share(delta, maps, share=0.1):
 
     delta: (N, H, W, C). By chance it is `share`; NaN where delta is zero.
     """
+    _check_maps(delta, rank=4)
+    _check_maps(maps, delta[..., 0])
     energy = np.square(delta.astype(np.float64)).sum(axis=3)
     total = energy.sum(axis=(1, 2))
     return np.divide((top(maps, share) * energy).sum(axis=(1, 2)), total, out=np.full(len(total), np.nan),
@@ -182,6 +195,7 @@ def energy_share(delta, maps, share=0.1):
 
 def centroid_shift(one, two):
     """Return the distance in pixels between the centres of mass of each pair of maps, (N,); NaN of zeros."""
+    _check_maps(one, two, smallest=0)
     return np.hypot(*(_centroid(two) - _centroid(one)))
 
 
@@ -190,6 +204,7 @@ def jensen_shannon(one, two):
 
     NaN where one is zero. Lin 1991, doi:10.1109/18.61115.
     """
+    _check_maps(one, two, smallest=0)
     a, b = (part.reshape(len(part), -1).astype(np.float64) for part in (one, two))
     sums = [part.sum(axis=1, keepdims=True) for part in (a, b)]
     a, b = (part / np.where(size > 0, size, 1) for part, size in zip((a, b), sums))
@@ -203,11 +218,13 @@ def alignment(x, gradient):
 
     NaN where one is constant.
     """
+    _check_maps(x, gradient, rank=4)
     return np.abs(_correlation(*(part.reshape(len(part), -1).astype(np.float64) for part in (x, gradient))))
 
 
 def edges(x):
     """Return how steep images (N, H, W, C) are at each pixel, (N, H, W): the norm of Sobel's two differences."""
+    _check_maps(x, rank=4)
     steep = [correlate1d(correlate1d(x.astype(np.float64), [-1, 0, 1], across), [1, 2, 1], along)
              for across, along in ((1, 2), (2, 1))]
     return np.sqrt(np.square(steep).sum(axis=(0, 4)))
@@ -215,9 +232,24 @@ def edges(x):
 
 def _correlation(a, b):
     """Return the correlation of each row of two arrays (N, pixels); NaN where one is constant."""
+    constant = (np.ptp(a, axis=1) == 0) | (np.ptp(b, axis=1) == 0)  # whose mean may round to another number
     a, b = (part - part.mean(axis=1, keepdims=True) for part in (a, b))
     norm = np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), norm, out=np.full(len(a), np.nan), where=norm > 0)
+    return np.divide((a * b).sum(axis=1), norm, out=np.full(len(a), np.nan), where=(norm > 0) & ~constant)
+
+
+def _check_maps(*maps, rank=3, smallest=-np.inf):
+    """Raise ValueError unless maps are finite arrays (N, H, W) of one shape, N >= 1, of values >= smallest."""
+    for part in maps:
+        shape = np.shape(part)
+        if not isinstance(part, np.ndarray) or len(shape) != rank or 0 in shape:
+            raise ValueError(f"maps must be arrays ({', '.join('NHWC'[:rank])}) with N >= 1, got {shape}")
+        if shape != np.shape(maps[0]):
+            raise ValueError(f"maps must be of one shape, got {np.shape(maps[0])} and {shape}")
+        if not np.isfinite(part).all():
+            raise ValueError(f"maps must be finite, and {(~np.isfinite(part)).sum()} of {part.size} values are not")
+        if part.min() < smallest:
+            raise ValueError(f"maps must be >= {smallest}, got {part.min()}: of a map with signs, take the magnitude")
 
 
 def _centroid(maps):
@@ -244,8 +276,9 @@ def _weighed(model, layer, x, y):
     slope = tape.gradient(value, maps)
     if slope is None:
         raise ValueError(f"no gradient passes from the logits to layer {layer}: Grad-CAM needs one")
+    slope, maps = (tf.cast(part, tf.float32) for part in (slope, maps))
     alpha = tf.reduce_mean(slope, axis=(1, 2), keepdims=True)
-    return tf.cast(tf.nn.relu(tf.reduce_sum(alpha * maps, axis=3)), tf.float32)
+    return tf.nn.relu(tf.reduce_sum(alpha * maps, axis=3))
 
 
 def _known(model, layer, x):

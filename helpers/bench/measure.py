@@ -1,9 +1,10 @@
 """What is compared, with which settings, on which images, and how one measurement is made."""
+import contextlib
 import functools
+import random
 import time
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -103,6 +104,20 @@ def labels(y, targeted):
     return (y + 1) % 10 if targeted else y
 
 
+@contextlib.contextmanager
+def seeded(seed):
+    """Seed the generators of Python, NumPy and TensorFlow, from which peers draw, and put them back afterwards."""
+    before = random.getstate(), np.random.get_state(), tf.compat.v1.random.get_seed(None)[0]
+    try:
+        for seeds in (random.seed, np.random.seed, tf.random.set_seed):
+            seeds(seed)
+        yield
+    finally:
+        for put, state in zip((random.setstate, np.random.set_state, tf.random.set_seed), before, strict=True):
+            put(state)
+
+
+@seeded(0)
 def measure(cell, library, variant, n, repeats):
     """Measure one library on one cell; return a dict of arrays.
 
@@ -112,7 +127,6 @@ def measure(cell, library, variant, n, repeats):
     (repeats + 1,), of our attack on the same images; for ours, bare_seconds (repeats + 1,), of the
     compiled forward and backward passes that it used, alone, and passes (1,), their number an image.
     """
-    keras.utils.set_random_seed(0)
     model, x, y = subject(cell.dataset, cell.model, n)
     settings = {"attack": cell.attack, "norm": cell.norm, **cell.settings}
     told = labels(y, cell.targeted)
@@ -154,7 +168,10 @@ def gradients_used(model, x, y, targeted, settings):
             return upstream
         return tf.identity(x), gradient
 
-    peers.ours(lambda x: model(counted(x)), x, y, targeted, settings)
+    counting = lambda x: model(counted(x))
+    gradients.checked(counting, x, y)  # which asks for a gradient itself, once
+    count.assign(0)
+    peers.ours(counting, x, y, targeted, settings)
     return int(count.numpy())
 
 

@@ -1,10 +1,12 @@
 """The benchmark's statistics and book-keeping, without the peers (they have their own environment)."""
 import json
+import random
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from helpers import attacks
 from helpers.bench import measure, peers, table
@@ -176,3 +178,13 @@ def test_the_patched_cleverhans_runs_on_a_linear_model(linear):
         x_adv = peers.cleverhans(model, x, told, targeted, settings)
         l2 = measure.distances(model, x, told, x_adv, targeted)
         assert (l2 >= exact - 1e-4).all() and l2.mean() < 1.5 * exact.mean()
+
+
+def test_the_seeds_that_peers_need_are_put_back():
+    def states():
+        return random.getstate(), str(np.random.get_state()), tf.compat.v1.random.get_seed(None)[0]
+    before, drawn = states(), []
+    for _ in range(2):
+        with measure.seeded(0):
+            drawn.append((random.random(), np.random.random(), float(tf.random.uniform([]))))
+    assert states() == before and drawn[0] == drawn[1]

@@ -27,14 +27,14 @@ def test_copies_compute_the_same_in_float64(model):
 
 def test_directions_are_exact_where_gradients_in_float32_are_zero():
     masked = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(),
-                               keras.layers.Dense(2, name="dense"), keras.layers.Rescaling(1e4)])
+                               keras.layers.Dense(2, name="dense"), keras.layers.Rescaling(1e6)])
     x = np.random.default_rng(0).random((16, 8, 8, 1), np.float32)
     y = gradients.logits(masked, x).argmax(axis=1)
     x, y = tf.constant(x), tf.constant(y)
     _, narrow = gradients.function(masked, "cross_entropy")(x, y)
     assert not narrow.numpy().any()
     wide = float64._direction(float64.copy(masked))(x, y).numpy()
-    weights = 1e4 * masked.get_layer("dense").get_weights()[0].astype(np.float64)
+    weights = 1e6 * masked.get_layer("dense").get_weights()[0].astype(np.float64)
     y = y.numpy()
     other = (weights[:, 1 - y] - weights[:, y]).T.reshape(x.shape)  # of the only other class
     np.testing.assert_allclose(wide, other, rtol=1e-6)
@@ -64,7 +64,19 @@ def test_a_constant_model_is_not_divided_by_zero():
     x = np.full((2, 4, 4, 1), 0.5, np.float32)
     constant = lambda images: 0 * tf.reduce_sum(images, axis=(1, 2)) + tf.zeros(3, tf.float64)
     for norm in (np.inf, 2):
-        assert np.array_equal(float64.fgsm(constant, x, np.array([0, 1]), eps=0.3, norm=norm), x)
+        with pytest.warns(gradients.ZeroGradient):
+            assert np.array_equal(float64.fgsm(constant, x, np.array([0, 1]), eps=0.3, norm=norm), x)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"y": np.array([0, 3])}, r"one integer in 0\.\.2"), ({"y": np.array([0.0, 1.0])}, "one integer"), ({"y": np.array([0])}, "one integer"),
+    ({"x": np.full((2, 4, 4, 1), 2.0)}, r"must lie in \[0, 1\]"), ({"eps": 8}, "at most 1"), ({"norm": 1}, "norm must be"),
+    ({"model": lambda images: tf.zeros((len(images), 3))}, "must compute in float64")])
+def test_what_does_not_fit_is_refused(change, words):
+    linear = lambda images: tf.reshape(images, (-1, 16))[:, :3]
+    given = {"model": linear, "x": np.full((2, 4, 4, 1), 0.5, np.float32), "y": np.array([0, 1]), "eps": 0.1} | change
+    with pytest.raises(ValueError, match=words):
+        float64.fgsm(**given)
 
 
 def test_only_keras_models_are_copied():

@@ -1,11 +1,14 @@
 """Saliency: Grad-CAM by hand in NumPy, completeness, linear models, and measures on known maps."""
+import random
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.spatial import distance
 from scipy.stats import spearmanr
 
-from helpers import datasets, gradients, saliency, training
+from helpers import datasets, gradients, layers, models, saliency, training
 
 RNG = np.random.default_rng(0)
 
@@ -101,6 +104,42 @@ def test_the_cascade_changes_the_last_layers_only(lenet):
         saliency.randomised(lenet, 6)
 
 
+def test_random_layers_are_those_that_keras_draws_and_no_global_state_is_touched(lenet):
+    """Against Keras's own way, which seeds Python's generator; whatever seeds the layers' configurations hold."""
+    x = datasets.load("mnist").x_test[:4]
+    before = random.getstate(), str(np.random.get_state()), tf.compat.v1.random.get_seed(None)[0]
+    copy = saliency.randomised(lenet, 5, seed=7)
+    assert before == (random.getstate(), str(np.random.get_state()), tf.compat.v1.random.get_seed(None)[0])
+    random.seed(7)
+    expected = keras.models.clone_model(lenet)
+    random.setstate(before[0])
+    for name in ("c1", "c3", "c5", "f6", "logits"):
+        for one, two in zip(copy.get_layer(name).get_weights(), expected.get_layer(name).get_weights(), strict=True):
+            assert np.array_equal(one, two)
+    seeded = models.lenet((28, 28, 1), seed=3)
+    first, again, other = (saliency.randomised(seeded, 1, seed).get_layer("logits").kernel.numpy() for seed in (4, 4, 5))
+    assert np.array_equal(first, again) and not np.allclose(first, other)
+    assert not np.allclose(first, seeded.get_layer("logits").kernel.numpy())
+    assert gradients.logits(copy, x).shape == (4, 10)
+
+
+def test_the_cascade_goes_into_models_inside():
+    """From the logits downwards, and each layer once, though the model inside is called twice."""
+    image = keras.Input((8, 8, 2))
+    inner = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Conv2D(2, 3, padding="same", name="conv"),
+                              keras.layers.BatchNormalization(name="bn")], name="inner")
+    z = keras.layers.Dense(3, name="logits")(keras.layers.Flatten()(inner(inner(keras.layers.Conv2D(2, 1, name="c1")(image)))))
+    model = keras.Model(image, z)
+    inner.get_layer("bn").set_weights([w + 0.1 for w in inner.get_layer("bn").get_weights()])
+    assert saliency.count_layers(model) == 4
+    names = ["logits", "inner/bn", "inner/conv", "c1"]
+    for count in range(5):
+        copy = layers.named(saliency.randomised(model, count, seed=1))
+        changed = [name for name in names if any(not np.array_equal(a, b) for a, b in zip(
+            layers.named(model)[name].get_weights(), copy[name].get_weights(), strict=True))]
+        assert changed == names[:count]
+
+
 def test_rank_correlation_is_scipy_s_and_nan_of_constants():
     one, two = RNG.random((5, 4, 6)), RNG.random((5, 4, 6))
     two[0] = one[0] ** 3
@@ -152,11 +191,15 @@ def test_centroids_divergence_and_similarity():
 
 def test_what_does_not_fit_is_refused():
     model, x = _tiny(), RNG.random((2, 6, 6, 2), np.float32)
+    assert np.array_equal(saliency.input_gradient(lambda x: model(x), x, 1), saliency.input_gradient(model, x, 1))
     for function in (saliency.grad_cam, saliency.input_gradient, saliency.integrated_gradients, saliency.smooth_grad):
         with pytest.raises(ValueError, match=r"labels must be in 0\.\.3, got 4"):
             function(model, x, 4)
-        with pytest.raises(ValueError, match="a Keras model is needed"):
-            function(lambda x: x, x, 0)
+    with pytest.raises(ValueError, match="a Keras model is needed"):
+        saliency.grad_cam(lambda x: model(x), x, 0)
+    for label in (1.0, True, [0.0, 1.0]):
+        with pytest.raises(ValueError, match="y must hold integers"):
+            saliency.grad_cam(model, x, label)
     for layer in ("nowhere", "logits"):
         with pytest.raises(ValueError, match=f"layer must be one of the convolutional first, pool, got '{layer}'"):
             saliency.grad_cam(model, x, 0, layer)
@@ -169,6 +212,114 @@ def test_what_does_not_fit_is_refused():
     dense = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="no convolutional layer"):
         saliency.grad_cam(dense, x, 0)
+    model.get_layer("first").kernel.assign(np.full((3, 3, 2, 3), 1e38))
+    with pytest.raises(ValueError, match="must be finite"):
+        saliency.grad_cam(model, x, 0)
+
+
+def _branch(z):
+    return keras.layers.Conv2D(3, 3, activation="relu", name="conv")(z)
+
+
+class Subclassed(keras.Model):
+    """LeNet's beginning, with layers in attributes: no graph, and no sizes before it is called."""
+
+    def __init__(self):
+        super().__init__(name="subclassed")
+        self.conv = keras.layers.Conv2D(3, 3, activation="relu", name="conv")
+        self.end = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4, name="logits")], name="end")
+
+    def call(self, x):
+        return self.end(self.conv(x))
+
+
+def _kinds():
+    """Yield (name, model, the name of its only convolution): the same network in models of every kind."""
+    image = keras.Input((6, 6, 2))
+    end = [keras.layers.Flatten(), keras.layers.Dense(4, name="logits")]
+    yield "sequential", keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Conv2D(3, 3, activation="relu", name="conv"),
+                                          *end]), "conv"
+    yield "unbuilt", keras.Sequential([keras.layers.Conv2D(3, 3, activation="relu", name="conv"), keras.layers.Flatten(),
+                                       keras.layers.Dense(4)]), "conv"
+    yield "subclassed", Subclassed(), "conv"
+    inner = keras.Model(image, _branch(image), name="inner")
+    yield "nested", keras.Sequential([keras.Input((6, 6, 2)), inner, keras.layers.Flatten(), keras.layers.Dense(4)]), "inner/conv"
+    outer = keras.Sequential([keras.Input((6, 6, 2)), keras.Model(image, _branch(image), name="inner")], name="outer")
+    yield "twice nested", keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(outer(image)))), "outer/inner/conv"
+
+
+@pytest.mark.parametrize("kind, model, name", list(_kinds()), ids=lambda value: value if isinstance(value, str) else "")
+def test_grad_cam_of_models_of_every_kind(kind, model, name):
+    """With the weights of the functional network its maps are those of the functional network."""
+    image = keras.Input((6, 6, 2))
+    plain = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(_branch(image))))
+    x = RNG.random((3, 6, 6, 2), np.float32)
+    model(x)
+    plain.set_weights(model.get_weights())
+    assert saliency.default_layer(model, x) == name
+    for c in range(4):
+        expected = saliency.grad_cam(plain, x, c)
+        np.testing.assert_allclose(saliency.grad_cam(model, x, c), expected, atol=1e-6)
+        np.testing.assert_allclose(saliency.grad_cam(model, x, c, name), expected, atol=1e-6)
+    with pytest.raises(ValueError, match=f"layer must be one of the convolutional {name}.*got 'nowhere'"):
+        saliency.grad_cam(model, x, 0, "nowhere")
+    assert "call" not in vars(layers.named(model)[name])  # as it was
+
+
+@pytest.mark.parametrize("layer", [keras.layers.SeparableConv2D(3, 3, name="only"), keras.layers.DepthwiseConv2D(3, name="only"),
+                                   keras.layers.Conv2DTranspose(3, 3, name="only")], ids=lambda layer: type(layer).__name__)
+def test_grad_cam_of_other_convolutions(layer):
+    model = keras.Sequential([keras.Input((6, 6, 2)), layer, keras.layers.MaxPooling2D(), keras.layers.Flatten(),
+                              keras.layers.Dense(4)])
+    maps = saliency.grad_cam(model, RNG.random((3, 6, 6, 2), np.float32), [0, 1, 2])
+    assert saliency.default_layer(model) == "only" and np.ptp(maps, axis=(1, 2)).max() > 0
+
+
+def test_maps_of_one_pixel_say_nowhere():
+    model = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3), classes=10, alpha=0.25, classifier_activation=None)
+    assert saliency.default_layer(model) == "conv_pw_11_relu"  # of 2 by 2, and 3 by 3 where they are only padded
+    assert all(layers.called(model)[name][1:3] != (1, 1) for name in saliency.convolutional(model))
+    with pytest.raises(ValueError, match="layer must be one of"):
+        saliency.grad_cam(model, RNG.random((1, 32, 32, 3), np.float32), 0, "conv_pw_13_relu")
+
+
+def test_a_layer_that_is_used_twice_is_explained_where_it_is_used_last():
+    image = keras.Input((6, 6, 2))
+    conv = keras.layers.Conv2D(2, 3, padding="same", activation="relu", name="conv")
+    once = keras.layers.Activation("linear", name="once")(conv(image))
+    twice = keras.layers.Activation("linear", name="twice")(conv(once))
+    model = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(twice)))
+    x = RNG.random((3, 6, 6, 2), np.float32)
+    last, first, found = (saliency.grad_cam(model, x, 1, name) for name in ("twice", "once", "conv"))
+    np.testing.assert_allclose(found, last, atol=1e-6)
+    assert not np.allclose(found, first, atol=1e-3)
+
+
+def test_a_layer_without_a_gradient_is_refused():
+    image = keras.Input((6, 6, 2))
+    z = keras.layers.Lambda(tf.stop_gradient)(keras.layers.Conv2D(2, 3, name="conv")(image))
+    z = keras.layers.Concatenate()([keras.layers.Flatten()(z), keras.layers.Flatten()(image)])
+    with pytest.raises(ValueError, match="no gradient passes from the logits to layer conv"):
+        saliency.grad_cam(keras.Model(image, keras.layers.Dense(4)(z)), RNG.random((1, 6, 6, 2), np.float32), 0, "conv")
+
+
+def test_measures_refuse_what_is_no_pair_of_maps():
+    maps = RNG.random((3, 9, 9))
+    hole = maps.copy()
+    hole[1, 2, 3] = np.nan
+    for measure in (saliency.spearman, saliency.ssim, saliency.overlap, saliency.centroid_shift, saliency.jensen_shannon):
+        for other, words in ((maps[:1], "of one shape"), (hole, "1 of 243 values are not"), (maps[:, :0], "N >= 1, got")):
+            with pytest.raises(ValueError, match=words):
+                measure(maps, other)
+    for measure in (saliency.ssim, saliency.centroid_shift, saliency.jensen_shannon):
+        with pytest.raises(ValueError, match="maps must be >= 0, got -"):
+            measure(maps, -maps)
+    with pytest.raises(ValueError, match="at least 7 pixels"):
+        saliency.ssim(maps[:, :6], maps[:, :6])
+    with pytest.raises(ValueError, match="of one shape"):
+        saliency.energy_share(np.ones((1, 9, 9, 1)), maps)
+    assert np.isnan(saliency.alignment(np.full((1, 3, 3, 3), 0.1), RNG.random((1, 3, 3, 3)))).all()
+    np.testing.assert_allclose(saliency.ssim(1e-33 * maps, maps), 1, atol=1e-5)
 
 
 def test_alignment_and_edges():
