@@ -52,6 +52,7 @@ setup: $(READY)  ## make .venv from environment.yml, at the versions of helpers/
 	@$(@D)/bin/python -m pip install --disable-pip-version-check --retries 2 -c helpers/requirements.lock \
 	  $(patsubst %,-r %,$(@D)/requirements.txt $(filter %.txt,$^)) > $(@D)/install.log 2>&1 || \
 	  { echo "Could not install what $(filter %.yml %.txt,$^) lists: is there a network? pip's own words are in $(@D)/install.log"; exit 1; }
+	@for path in $(@D)/lib/python3*/site-packages/_helpers.pth; do echo ../../../.. > $$path; done  # Python reads it in the locale's letters
 	@touch $@
 given.ready:  # an environment of the user's own
 	@$(RUN) papermill --version >/dev/null 2>&1 || { echo "VENV=$(VENV) lacks what environment.yml lists: conda env update -f environment.yml"; exit 1; }
