@@ -21,7 +21,7 @@ AWARE = ("identity", "differentiable")  # as in jpeg.defended, at the defender's
 DRAWERS = ("blind", "one identity", "one differentiable", "mixed identity", "mixed differentiable")
 LADDERS = {"mnist": (0, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar10": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255)}
 RADII = {"mnist": (0, 0.1, 0.2), "cifar10": (0, 1 / 255, 4 / 255)}  # of `drawn`
-LENGTHS = tuple(np.geomspace(4, 1, 15).tolist())  # multiples of what Carlini & Wagner add, the longest first
+LENGTHS = 4, 1, 15  # as of np.geomspace: the multiples of what Carlini & Wagner add, the longest first
 NEAR = 0.05  # relative, of two searches for the same distance, as of implementations of Carlini & Wagner
 BRIEF, SLACK = 100, 1.2  # iterations of the search on loading; how far beyond what it finds a distance may lie
 
@@ -138,7 +138,8 @@ def recompute_jpeg_aware(parameters, kept, rng):
 
 
 def _of_aware(recipe, how, quality, seed):
-    return {"how": how, "quality": quality, "eps": list(LADDERS[recipe.dataset]), "seed": seed, **_pgd_settings()}
+    return {"how": how, "quality": quality, "eps": list(LADDERS[recipe.dataset]), "seed": seed,
+            **_pgd_settings()}
 
 
 def _aware(model, x, y, of):
@@ -187,7 +188,7 @@ def _of_drawn(recipe, attacker, seed):
 
 
 def _drawn(model, x, y, of):
-    """Return the function of (rows, eps) to the answers to these rows attacked: (2, DRAWS, R), image and block."""
+    """Return the function of (rows, eps) to the answers to these rows attacked, image and block (2, DRAWS, R)."""
     expects, _, how = of["attacker"].partition(" ")
     behind = jpeg.defended(model, {"one": 50, "mixed": DRAWN}[expects], how) if how else model
     seed = of["seed"]
@@ -284,7 +285,7 @@ def _nearest(model, x, y, quality, through=AWARE, **search):
 def _reach(model, x, x_adv, y, quality):
     """Return the L2 norm of the least multiple, of LENGTHS, of each perturbation that is an error, (N,)."""
     l2 = np.full(len(x), np.inf)
-    for factor in LENGTHS:
+    for factor in np.geomspace(*LENGTHS):
         images = np.clip(x + np.float32(factor) * (x_adv - x), 0, 1)
         wrong = answers(model, images, [quality])[0] != y
         l2[wrong] = attacks.l2(images - x)[wrong]
@@ -321,8 +322,8 @@ def _radii(radii, rng):
 def _kept(name, recipe, n, more, make, recompute, proved):
     """Return the artifact of these parameters; make(model, x, y) of the first n test images.
 
-    On loading, the first `proved` units of recompute(parameters, kept, rng) must agree. What is kept of more images
-    serves too.
+    On loading, the first `proved` units of recompute(parameters, kept, rng) must agree. What is kept of more
+    images serves too.
     """
     data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]

@@ -1,4 +1,6 @@
-"""What is kept of networks behind JPEG is what they answer."""
+"""What is kept of networks behind JPEG is what they answer, and a forgery of it is found."""
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -67,11 +69,6 @@ def test_draws_differ_and_repeat(short, case, attacker):
         defense.drawn(RECIPE, "all", n=N)
 
 
-def test_distances_are_found_where_the_network_behind_jpeg_is_right(case):
-    few = defense.distances(RECIPE, 25, n=4)
-    assert np.array_equal(few["answer"], few["y"]) and (few["l2"] > 0).all() and np.isfinite(few["l2"]).all()
-
-
 def test_quality_0_is_the_network_alone(short, case):
     model, x, y = case
     kept = defense.aware(RECIPE, "identity", 0, n=N)
@@ -92,14 +89,109 @@ def test_a_perturbation_is_lengthened_until_the_real_codec_lets_it_through(case)
     assert np.isinf(defense._reach(model, x, x, y, 25)).all()
 
 
-def test_an_artifact_of_another_network_is_refused(made, short, case):
-    kept = defense.clean(RECIPE, n=N)
-    path, = made.glob("jpeg_clean*.npz")
-    record = store.read_record(path)
-    wrong = kept | {"answer": (kept["answer"] + 1) % 10}
-    store.write(path, lambda partial: np.savez_compressed(partial, **wrong), record["parameters"], 1.0)
-    with pytest.raises(ValueError, match="are not those that it gives: delete the artifact"):
-        defense.clean(RECIPE, n=N)
+PERFECT = [  # what makes each kind, and its arrays of a defence that nothing breaks
+    ("jpeg_clean", lambda: defense.clean(RECIPE, n=N), {"answer": (1, N)}),
+    ("jpeg_blind", lambda: defense.blind(RECIPE, "pgd_margin", norm=np.inf, n=N), {"answer": (3, 6, N)}),
+    ("jpeg_aware", lambda: defense.aware(RECIPE, "differentiable", 50, n=N), {"answer": (3, N)}),
+    ("jpeg_drawn", lambda: defense.drawn(RECIPE, "one identity", n=N), {"image": (3, 2, N), "block": (3, 2, N)})]
+RECOMPUTE = {"jpeg_clean": defense.recompute_jpeg_clean, "jpeg_blind": defense.recompute_jpeg_blind,
+             "jpeg_aware": defense.recompute_jpeg_aware, "jpeg_drawn": defense.recompute_jpeg_drawn,
+             "jpeg_distances": defense.recompute_jpeg_distances}
+
+
+def _kept(made, kind):
+    path, = made.glob(kind + "-*.npz")
+    return path, store.read_record(path)["parameters"], store.read(path)
+
+
+def _forged(made, kind, **changed):
+    """Change arrays of a kept artifact, with a record that says so; return what is kept now."""
+    path, parameters, kept = _kept(made, kind)
+    store.write(path, lambda partial: np.savez_compressed(partial, **kept | changed), parameters, 1.0)
+    return parameters, kept | changed
+
+
+def _outcomes(kind, parameters, kept, most=20):
+    rng = np.random.default_rng(0)
+    return [agrees for *_, agrees in itertools.islice(RECOMPUTE[kind](parameters, kept, rng), most)]
+
+
+@pytest.mark.parametrize("kind, make, shapes", PERFECT, ids=[kind for kind, *_ in PERFECT])
+def test_a_forged_perfect_defence_is_refused(made, short, case, kind, make, shapes):
+    first = make()
+    assert all(np.array_equal(first[name], value) for name, value in make().items())  # loaded: it is proved
+    path, parameters, kept = _kept(made, kind)
+    assert set(_outcomes(kind, parameters, kept)) == {True}
+    perfect = {name: np.broadcast_to(kept["y"], kept[name].shape).astype(np.int8) for name in shapes}
+    if kind == "jpeg_clean":
+        perfect["answer"] = (perfect["answer"] + 1) % 10  # behind JPEG, the network of MNIST is nearly perfect
+    forged = _forged(made, kind, **perfect)
+    assert False in _outcomes(kind, *forged)
+    with pytest.raises(ValueError, match="answers behind JPEG of .* are not those that it computes: delete"):
+        make()
+
+
+def test_answers_that_are_another_attacks_are_found(made, short, case):
+    defense.blind(RECIPE, "noise", norm=np.inf, n=N)
+    path, _, noise = _kept(made, "jpeg_blind")
+    path.unlink(), store.record_path(path).unlink()
+    defense.blind(RECIPE, "pgd_margin", norm=np.inf, n=N)
+    assert False in _outcomes("jpeg_blind", *_forged(made, "jpeg_blind", answer=noise["answer"]))
+
+
+@pytest.mark.parametrize("factor", [0, 1e-6, 3])
+def test_forged_distances_are_found(made, case, factor):
+    kept = defense.distances(RECIPE, 25, n=4)
+    assert np.array_equal(kept["answer"], kept["y"]) and (kept["l2"] > 0).all() and np.isfinite(kept["l2"]).all()
+    assert set(_outcomes("jpeg_distances", *_kept(made, "jpeg_distances")[1:], most=4)) == {True}
+    assert np.array_equal(defense.distances(RECIPE, 25, n=4)["l2"], kept["l2"])
+    forged = _forged(made, "jpeg_distances", l2=kept["l2"] * factor)
+    assert False in _outcomes("jpeg_distances", *forged, most=4)
+    if factor != 1e-6:  # that none is so near, only a whole search shows
+        with pytest.raises(ValueError, match="are not those that it computes"):
+            defense.distances(RECIPE, 25, n=4)
+
+
+@pytest.mark.parametrize("make", [
+    lambda n: defense.clean(RECIPE, n=n), lambda n: defense.blind(RECIPE, "pgd_margin", norm=np.inf, n=n),
+    lambda n: defense.blind(RECIPE, "noise", norm=2, n=n), lambda n: defense.aware(RECIPE, "identity", 50, n=n),
+    lambda n: defense.drawn(RECIPE, "mixed identity", n=n)])
+def test_fewer_images_are_the_first_of_those_kept(made, short, case, monkeypatch, make):
+    monkeypatch.setitem(robustness.LADDERS, ("mnist", 2), (0, 1, 4))
+    many = make(N)
+    few, count = make(7), len(list(made.glob("jpeg_*.npz")))
+    assert count == 1  # nothing was computed
+    for path in made.glob("jpeg_*"):
+        path.unlink()
+    anew = make(7)
+    assert few.keys() == anew.keys() == many.keys()
+    assert all(np.array_equal(few[name], anew[name]) for name in few)
+
+
+def test_all_that_decides_an_artifact_is_in_its_key(made, short, case, monkeypatch):
+    def keys():
+        defense.blind(RECIPE, "pgd_margin", norm=np.inf, n=2)
+        defense.aware(RECIPE, "identity", 50, n=2)
+        defense.drawn(RECIPE, "one identity", n=2)
+        return {path.stem for path in made.glob("jpeg_*.npz")}
+
+    for change in ((defense, "NB_ITER", 3), (defense, "STRIDE", 0.5), (defense, "DRAWN", (30, 60)), (defense, "DRAWS", 1),
+                   (defense, "QUALITIES", (0, 50)), (robustness, "NB_ITER", 2), (robustness, "STRIDE", 2.0)):
+        before = keys()
+        monkeypatch.setattr(*change)
+        assert keys() > before, change
+    for ladders, key in ((defense.LADDERS, "mnist"), (defense.RADII, "mnist"), (robustness.LADDERS, ("mnist", np.inf))):
+        before = keys()
+        monkeypatch.setitem(ladders, key, (0, 0.2))
+        assert keys() > before, key
+
+
+def test_other_settings_cannot_be_recomputed_here(made, short, case, monkeypatch):
+    defense.aware(RECIPE, "identity", 50, n=2)
+    _, parameters, kept = _kept(made, "jpeg_aware")
+    monkeypatch.setattr(defense, "NB_ITER", 3)
+    with pytest.raises(store.NotHere, match="other settings"):
+        next(defense.recompute_jpeg_aware(parameters, kept, np.random.default_rng()))
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
