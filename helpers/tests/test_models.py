@@ -1,4 +1,9 @@
 """The architectures: the published sizes, logits out, and files that load in safe mode."""
+import hashlib
+import inspect
+import random
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -73,3 +78,70 @@ def test_blocks_account_for_every_parameter():
 def test_bad_arguments_are_named(call, named):
     with pytest.raises(ValueError, match=named):
         call()
+
+
+BUILT = [("lenet", (28, 28, 1), {}), ("lenet", (28, 28, 1), {"extra_layers": 3, "width": 0.5}),
+         ("resnet", (32, 32, 3), {}), ("resnet", (16, 16, 1), {"depth": 14, "width": 2.0})]
+
+
+@pytest.mark.parametrize("name, shape, more", BUILT)
+def test_initial_weights_are_those_of_keras_seeded_alone(name, shape, more):
+    """Layer after layer, with seeds from Python's generator: as networks were made whose seeds were global."""
+    for seed in (0, 7):
+        drawn = random.Random(seed)
+        expected = []
+        for layer in models.ARCHITECTURES[name](shape, **more, seed=seed).layers:
+            if isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
+                config = layer.get_config()
+                config["kernel_initializer"]["config"] = {"seed": drawn.randint(1, int(1e9))}
+                alone = type(layer).from_config(config)
+                alone.build(layer.input.shape)
+                expected.append((layer.get_weights(), alone.get_weights()))
+        assert len(expected) > 4
+        assert all(a.tobytes() == b.tobytes() for one, two in expected for a, b in zip(one, two, strict=True))
+
+
+def test_initial_weights_are_those_of_the_global_seed_in_one_thread():
+    """Keras draws them so for a network without explicit seeds, in the same order."""
+    config = models.lenet((28, 28, 1), extra_layers=2).get_config()
+    for layer in config["layers"]:
+        if "kernel_initializer" in layer["config"]:
+            layer["config"]["kernel_initializer"]["config"]["seed"] = None
+    before = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(5)
+    old = keras.Model.from_config(config).get_weights()
+    random.setstate(before[0])
+    np.random.set_state(before[1])
+    new = models.lenet((28, 28, 1), extra_layers=2, seed=5).get_weights()
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(old, new, strict=True))
+
+
+def test_a_thread_that_draws_changes_no_weight_and_no_generator_is_touched():
+    random.seed(3)
+    np.random.seed(3)
+    before = random.getstate(), np.random.get_state()[1].tobytes()
+    first = _digest(models.lenet((28, 28, 1), extra_layers=2, seed=1))
+    assert (random.getstate(), np.random.get_state()[1].tobytes()) == before
+    stop = threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            random.random()
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        found = {_digest(models.lenet((28, 28, 1), extra_layers=2, seed=1)) for _ in range(20)}
+    finally:
+        stop.set()
+        thread.join()
+    assert found == {first} and _digest(models.lenet((28, 28, 1), extra_layers=2, seed=2)) != first
+
+
+def _digest(model):
+    return hashlib.sha256(b"".join(part.tobytes() for part in model.get_weights())).hexdigest()
+
+
+def test_a_recipe_may_choose_all_but_shape_classes_and_seed():
+    for name, build in models.ARCHITECTURES.items():
+        assert {"input_shape", "num_classes", "seed", *models.ARGUMENTS[name]} == set(
+            inspect.signature(build).parameters)

@@ -119,3 +119,70 @@ def test_shipped_artifacts_are_read_and_never_written(made):
     make, calls = _counter({"a": np.zeros(3)})
     assert store.cached("thing", {}, make)["a"].sum() == 3 and not calls
     assert {path: path.stat().st_mtime_ns for path in store.SHIPPED.iterdir()} == before
+
+
+def _kept(value=np.arange(3.0)):
+    """Keep an artifact; return its path and record."""
+    store.cached("thing", {}, lambda: {"a": value})
+    path = next(store.MADE.glob("*.npz"))
+    return path, json.loads(store.record_path(path).read_text())
+
+
+@pytest.mark.parametrize("field, value", [
+    ("made", "yesterday"), ("made", None), ("made", 1e30), ("made", float("nan")), ("made", -1),
+    ("made", True), ("made", 10**400), ("seconds", "3"), ("seconds", -0.1), ("seconds", None), ("seconds", float("inf")),
+    ("versions", None), ("versions", ["2.21"]), ("versions", {"tensorflow": 2}), ("parameters", "{}"),
+    ("parameters", []), ("sha256", None), ("sha256", "abc")])
+def test_a_record_that_is_none_is_refused_by_name(made, field, value):
+    path, record = _kept()
+    for content in ({**record, field: value}, {key: record[key] for key in record if key != field}):
+        store.record_path(path).write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"record of .*{path.name} is damaged: its {field} is .*Delete"):
+            store.cached("thing", {}, lambda: None)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"made"', "", "{", "[" * 100_000, "\xff"])
+def test_what_is_no_record_is_refused_by_name(made, text):
+    path, _ = _kept()
+    store.record_path(path).write_bytes(text.encode("latin1"))
+    with pytest.raises(ValueError, match=f"record of .*{path.name} is damaged"):
+        store.cached("thing", {}, lambda: None)
+
+
+def test_a_folder_in_a_files_place_is_refused_by_name(made):
+    path, _ = _kept()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=f"{path.name} is damaged: it is a folder"):
+        store.cached("thing", {}, lambda: None)
+    store.record_path(path).unlink()
+    store.record_path(path).mkdir()
+    with pytest.raises(ValueError, match=f"record of .*{path.name} is damaged"):
+        store.cached("thing", {}, lambda: None)
+
+
+def test_only_what_was_made_here_is_said_to_be_deleted(made):
+    path, _ = _kept()
+    path.write_bytes(b"other")
+    with pytest.raises(ValueError, match="Delete it"):
+        store.cached("thing", {}, lambda: None)
+    made.rename(store.SHIPPED)
+    with pytest.raises(ValueError, match="git checkout"):
+        store.cached("thing", {}, lambda: None)
+    assert "elete" not in str(store.damaged(store.ROOT / "mine.keras", "cut"))
+    assert "elete" not in str(store.damaged(store.MADE / "mine.keras", "cut"))  # it has no name of ours
+
+
+def test_an_artifact_of_gigabytes_is_refused_before_it_is_read(made, monkeypatch):
+    _kept(np.zeros(1000))
+    monkeypatch.setattr(store.files, "BYTES", 7999)
+    monkeypatch.setattr(store.files.arrays, "__defaults__", (None, 7999))
+    with pytest.raises(ValueError, match="npz is damaged: its arrays would take 8,000 bytes"):
+        store.cached("thing", {}, lambda: None)
+
+
+def test_all_that_ships_has_a_sound_record():
+    records = [path for path in store.SHIPPED.iterdir() if path.suffix == ".json"]
+    assert len(records) > 100
+    for path in records:
+        assert store.read_record(path.with_suffix(""))["made"] < 1.9e9

@@ -1,8 +1,12 @@
 """Recipes, resuming, determinism, and the networks that ship."""
 import dataclasses
+import json
+import random
 import signal
 import subprocess
 import sys
+import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -286,8 +290,112 @@ def test_any_checkpoint_can_be_read(made, tmp_path):
     with pytest.raises(ValueError, match="there is no network at .*none.keras"):
         training.read_checkpoint(tmp_path / "none.keras")
     (tmp_path / "bad.keras").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="bad.keras is damaged"):
+    with pytest.raises(ValueError, match="bad.keras is damaged") as caught:
         training.read_checkpoint(tmp_path / "bad.keras")
+    assert "elete" not in str(caught.value)  # it is the user's
     models.ARCHITECTURES["lenet"]((20, 20, 1)).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match=r"other.keras takes images of shape \(20, 20, 1\)"):
         training.read_checkpoint(tmp_path / "other.keras")
+
+
+TINY = Recipe("mnist", "lenet", epochs=1, train_size=200, shift=1, flip=True, label_noise=0.1)
+KINDS = {"natural": TINY, "adam": dataclasses.replace(TINY, optimizer="adam", learning_rate=1e-3),
+         "adversarial": dataclasses.replace(TINY, eps=0.2, nb_iter=2, warmup_epochs=0),
+         "jpeg": dataclasses.replace(TINY, qualities=(20, 80))}
+
+
+def _trained(recipe):
+    """Return the weights of a recipe as trained now, as bytes."""
+    for path in store.MADE.glob("*"):
+        path.unlink()
+    return b"".join(part.tobytes() for part in training.load_or_train(recipe)[0].get_weights())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_recipe_decides_the_weights_whatever_else_draws(made, kind):
+    random.seed(1)
+    before = random.getstate(), np.random.get_state()[1].tobytes()
+    first, stop = _trained(KINDS[kind]), threading.Event()
+
+    def draw():  # as a background thread of Dask's does
+        while not stop.is_set():
+            random.random(), np.random.random(3)
+            stop.wait(1e-5)
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        assert {_trained(KINDS[kind]) for _ in range(3)} == {first}
+    finally:
+        stop.set()
+        thread.join()
+    assert _trained(dataclasses.replace(KINDS[kind], seed=1)) != first
+    assert before[1] != np.random.get_state()[1].tobytes()  # the thread did draw
+
+
+def test_training_draws_from_no_global_generator(made):
+    random.seed(2)
+    np.random.seed(2)
+    before = np.random.get_state()[1].tobytes()
+    _trained(KINDS["natural"])
+    assert np.random.get_state()[1].tobytes() == before
+
+
+@pytest.mark.parametrize("field, value, message", [
+    ("arguments", (("seed", 3),), "arguments of lenet must be extra_layers, width, each once, got 'seed'"),
+    ("arguments", (("num_classes", 3),), "got 'num_classes'"), ("arguments", (("depth", 8),), "got 'depth'"),
+    ("arguments", (("width", 1.0), ("width", 2.0)), "each once, got 'width'"),
+    ("seed", 2**32, "seed must be an integer in 0..4294967295"), ("seed", True, "seed must"),
+    ("learning_rate", float("inf"), "learning_rate must be positive, got inf"),
+    ("learning_rate", "0.1", "learning_rate must be positive, got '0.1'"),
+    ("eps", float("nan"), "eps must"), ("weight_decay", True, "weight_decay must"), ("flip", 1, "flip must")])
+def test_what_would_be_drawn_without_a_seed_or_is_no_number_is_refused(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **{field: value})
+
+
+def test_a_validation_share_that_leaves_nothing_is_refused(made):
+    with pytest.raises(ValueError, match="validation_share must leave images"):
+        training.load_or_train(dataclasses.replace(SMALL, validation_share=0.999))
+
+
+def test_what_an_interrupted_training_left_goes_when_its_network_is_there(made):
+    """Killed between keeping the network and clearing up."""
+    training.load_or_train(TINY)
+    for path in training._partial_paths(made / TINY.filename):
+        path.write_bytes(b"half")
+    training.load_or_train(TINY)
+    assert not list(made.glob("*partial*"))
+
+
+def test_a_trajectory_trains_nothing_beyond_what_is_missing(made, monkeypatch):
+    training.load_or_train(dataclasses.replace(PLAIN, epochs=3))
+    trained, train = [], training._train_epoch
+    monkeypatch.setattr(training, "_train_epoch", lambda model, epoch, *more: (
+        trained.append(epoch.epoch), train(model, epoch, *more)))
+    assert [epoch for epoch, _ in training.trajectory(PLAIN, [1, 3])] == [1, 3]
+    assert trained == [0] and not list(made.glob("*partial*"))
+
+
+@pytest.mark.parametrize("field, value", [
+    ("history", None), ("history", []), ("history", {"loss": 3}), ("history", {"loss": [1], "accuracy": []}),
+    ("history", {"loss": ["1"]}), ("accuracies", None), ("accuracies", {"test": {"n": 1, "correct": 1}}),
+    ("accuracies", {name: {"n": 1, "correct": 2} for name in ("validation", "test")}), ("parameters", {}),
+    ("parameters", {"dataset": "mnist", "architecture": "lenet", "arguments": [], "width": 3})])
+def test_a_networks_record_that_is_none_is_refused_by_name(lenet, field, value):
+    path = store.SHIPPED / training.RECIPES["mnist", "lenet"].filename
+    record = json.loads(store.record_path(path).read_text())
+    for content in ({**record, field: value}, {key: record[key] for key in record if key != field}):
+        store.record_path(path).write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"record of .*{path.name} is damaged"):
+            training.read_network(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"started": "x", "seconds": 1, "history": {"loss": []}}',
+                                  '{"started": 1, "seconds": 1, "history": {"loss": 1}}'])
+def test_a_history_that_is_none_is_refused_by_name(made, text):
+    weights, history = training._partial_paths(made / TINY.filename)
+    made.mkdir()
+    weights.write_bytes(b"half")
+    history.write_text(text)
+    with pytest.raises(ValueError, match=f"{history.name} is damaged.*Delete it"):
+        training.load_or_train(TINY)
