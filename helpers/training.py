@@ -227,7 +227,7 @@ def _check_record(path, record):
     history, accuracies = record.get("history"), record.get("accuracies")
     lists = list(history.values()) if isinstance(history, dict) else []
     if not (lists and "loss" in history and all(isinstance(values, list) and len(values) == len(lists[0])
-                                                and all(type(value) in (int, float) for value in values)
+                                                and all(value is None or type(value) in (int, float) for value in values)
                                                 for values in lists)):
         raise store.damaged(store.record_path(path), "its history is not a list of numbers for each quantity",
                             f"the record of {path}")

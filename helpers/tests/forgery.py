@@ -1,0 +1,48 @@
+"""Artifacts changed with all their traces: the record of a forged file has its digest."""
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+
+from helpers import store, verify
+
+
+def seal(path):
+    """Give a changed file the record of an unchanged one."""
+    record = json.loads(store.record_path(path).read_text("utf8"))
+    store.write_json(store.record_path(path), record | {"sha256": store.file_sha256(path)})
+
+
+def arrays(path, change):
+    """Change the arrays of an .npz by change(arrays), so that only the content tells."""
+    held = store.read(path)
+    change(held)
+    np.savez_compressed(path, **held)
+    seal(path)
+
+
+def rows(path, change):
+    """Change a table by change(table), which returns another or None, so that only the content tells."""
+    table = pd.read_csv(path)
+    changed = change(table)
+    (table if changed is None else changed).to_csv(path, index=False)
+    seal(path)
+
+
+def shipped(name):
+    """Let what is kept ship; return the paths of the artifacts of this name."""
+    for path in store.MADE.glob("*"):
+        path.rename(store.SHIPPED / path.name)
+    return sorted(path for path in store.SHIPPED.glob(f"{name}-*") if path.suffix != ".json")
+
+
+def units(path, number, seed=0):
+    """Yield at most so many entries of an artifact that ships, computed again: (what, kept, now, agrees)."""
+    with store.shipped_alone():
+        yield from itertools.islice(verify.units(path, store.read_record(path), np.random.default_rng(seed)), number)
+
+
+def disagrees(path, number, seed=0):
+    """Return whether any of at most so many entries disagrees."""
+    return any(agrees is False for *_, agrees in units(path, number, seed))
