@@ -70,8 +70,8 @@ def executed(path):
     """
     try:
         notebook = nbformat.read(path, 4)
-    except (OSError, ValueError, KeyError, nbformat.reader.NotJSONError) as error:
-        raise ValueError(f"{path} cannot be read as a notebook: {error}") from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError) as error:
+        raise ValueError(f"{path} cannot be read as a notebook: {str(error)[:200]}") from error
     return ran(notebook, path)
 
 

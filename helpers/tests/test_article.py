@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import nbformat
 import pypdf
 import pytest
+import yaml
 
 from helpers import appendix, article, parameters, render, store, text
 from helpers.tests import chromium
@@ -192,8 +193,48 @@ def test_a_failed_cell_stops_the_article(made_up, tmp_path):
     notebook = nbformat.read(made_up / NOTEBOOKS[0].name, 4)
     notebook.cells[1].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]
     nbformat.write(notebook, tmp_path / NOTEBOOKS[0].name)
-    with pytest.raises(ValueError, match="has a cell that failed"):
+    with pytest.raises(ValueError, match="01_datos.ipynb has a cell that failed, cell 2 .*ValueError: no"):
         article.included(tmp_path / NOTEBOOKS[0].name, "datos")
+
+
+def test_a_notebook_that_was_killed_stops_the_article(made_up, tmp_path):
+    notebook = nbformat.read(made_up / NOTEBOOKS[0].name, 4)
+    last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
+    last.execution_count, last.outputs = None, []
+    nbformat.write(notebook, tmp_path / NOTEBOOKS[0].name)
+    for of in (lambda: article.included(tmp_path / NOTEBOOKS[0].name, "datos"), lambda: appendix.times(tmp_path)):
+        with pytest.raises(ValueError, match="01_datos.ipynb was not executed to its end: cell .* was not run"):
+            of()
+
+
+@pytest.fixture
+def odd(tmp_path, monkeypatch):
+    """An article whose front page holds all that HTML, Markdown and Typst read in their own way."""
+    front = {"title": 'A "b" #c $5 @d <e> <script>window.hit = 1</script> x < y 100 % [z]', "lang": "es-MX",
+             "author": ['A "B" C', "D' # $x @me", 'quoted" + "out', "<script>window.hit = 1</script>"],
+             "keywords": ['the "k"', "#l", "back\\slash", '"', "$5"], "course": '#n "o"', "abstract-title": "Resumen",
+             "abstract": "Con <script>window.hit = 1</script> y <b onclick='window.hit = 1'>b</b>.\n"}
+    monkeypatch.setattr(article, "SOURCE", tmp_path / "informe.md")
+    article.SOURCE.write_text(f"---\n{yaml.safe_dump(front)}---\n\n# Uno\n\nDos.\n", "utf8")
+    for suffix in (".html", ".pdf"):
+        article.build(tmp_path, tmp_path / f"report{suffix}")
+    return tmp_path / "report.html"
+
+
+def test_any_name_and_title_can_be_written(odd):
+    told = pypdf.PdfReader(odd.with_suffix(".pdf")).metadata
+    assert told.author.startswith("A “B” C, D’ # $x @me, quoted” + “out, <script>")
+    assert "the “k”, #l, back\\slash" in told["/Keywords"]
+    assert told.title.startswith('A "b" #c $5 @d <e>') and "x < y 100 % [z]" in told.title
+    said = "".join(Page(odd).text)
+    assert "A “b” #c $5 @d <e>" in said and said.count("<script>window.hit = 1</script>") >= 3  # as it was typed
+
+
+def test_no_script_of_a_front_page_runs(odd, tmp_path):
+    assert not [tag for tag, _ in Page(odd).tags if tag == "script"]
+    with chromium.started(tmp_path / "chromium", chromium.Tab) as tab:
+        tab.open(odd)
+        assert tab.run("document.querySelector('b').click(), window.hit") is None
 
 
 def test_an_unknown_citation_or_suffix_writes_nothing(made_up, tmp_path, monkeypatch):

@@ -35,6 +35,15 @@ def test_the_lower_the_quality_the_paler():
     assert [jpeg_plots.quality_label(q) for q in (0, 25)] == ["sin JPEG", "q = 25"]
 
 
+def test_a_curve_is_drawn_of_every_quality():
+    right, ax = np.ones((3, 4, 5), bool), plt.figure().subplots()
+    jpeg_plots.curves_by_quality([0, 1, 2], right, (0, 10, 25, 50), ax, lambda count, n: (0, 1))
+    assert len(ax.lines) == 4
+    with pytest.raises(ValueError, match="zip"):  # one was computed that would not be seen
+        jpeg_plots.curves_by_quality([0, 1, 2], right, (0, 10, 25), ax, lambda count, n: (0, 1))
+    plt.close()
+
+
 def test_what_is_above_zero_decibels_has_a_dot():
     values = np.full((8, 8), -3.0)
     values[2, 5] = 0.1

@@ -22,6 +22,12 @@ def test_maps_of_one_row_have_one_scale(axes):
     assert axes[0].images[-1].get_array().max() == 0
 
 
+def test_no_map_is_left_out(axes):
+    images, maps = np.zeros((4, 4, 4, 1)), np.ones((4, 4, 4))
+    with pytest.raises(ValueError, match="zip"):
+        saliency_plots.before_after(images, maps, [""] * 4, axes)
+
+
 def test_dots_lie_on_their_rows(axes):
     values = [(0.5, 0.4, 0.7), (0.1, 0.0, 0.2)]
     ax = saliency_plots.dots(["uno", "dos"], values, axes[0], "fgsm", "FGSM", 0.25)
