@@ -76,9 +76,9 @@ def _run(notebook, executed, given):
         papermill.execute_notebook(
             notebook, partial, given, kernel_name="python3", start_timeout=300,
             progress_bar={"desc": notebook.stem, "file": progress.stream(), "leave": False})
-        render.executed(partial)  # a cell may end the kernel without an error
+        render.ran(nbformat.read(partial, 4), notebook.name)  # a cell may have ended the kernel
         os.replace(partial, executed)
-    except BaseException as error:
+    except (PapermillExecutionError, ValueError, OSError, RuntimeError, KeyboardInterrupt) as error:
         raise Failure(_reason(error, notebook), _keep(partial, executed)) from error
     _say(f"Executed {notebook} in {_clock(time.monotonic() - start)}")
 

@@ -32,9 +32,10 @@ class tqdm(auto):
         return shown
 
     def close(self):
-        if not self.disable and isinstance(self, tqdm_notebook):
-            _second(self, close=True)
+        shown = not self.disable and isinstance(self, tqdm_notebook)
         super().close()
+        if shown:
+            _second(self, close=True)
 
 
 class Log:

@@ -31,9 +31,13 @@ for line in sys.stdin.buffer:
 @contextmanager
 def filtered():
     """Within the block, what this process writes to the file descriptor of standard error passes the filter."""
+    try:
+        before = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
     notes = b"|".join(NOTES).decode("latin1")
     sys.stderr.flush()
-    before = os.dup(2)
     process = subprocess.Popen([sys.executable, "-I", "-S", "-c", FILTER, notes], stdin=subprocess.PIPE, stderr=before,
                                stdout=subprocess.DEVNULL, start_new_session=True)  # Ctrl-C is not for it
     os.dup2(process.stdin.fileno(), 2)

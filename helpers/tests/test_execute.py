@@ -1,0 +1,178 @@
+"""Executing a notebook: what appears under its name, what is said, and who waits for whom."""
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import nbformat
+import pytest
+
+from helpers import execute, progress, store
+
+BARS = """import time
+from helpers.progress import tqdm
+for i in tqdm(range(n), desc="work", unit="image"):
+    time.sleep(0.2)"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with spaces and an accent, where notebooks, profiles and results of a test lie."""
+    path = tmp_path / "una carpeta ñ"
+    path.mkdir()
+    (path / "mine.yaml").write_text("n: 3\n", "utf8")
+    return path
+
+
+def _notebook(folder, *sources, name="01_uno", parameters="n = 1"):
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+             *map(nbformat.v4.new_code_cell, sources)]
+    path = folder / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}), path)
+    return path
+
+
+def _command(folder, name="01_uno"):
+    return [sys.executable, "-m", "helpers.execute", folder / "mine.yaml", folder / f"{name}.ipynb",
+            folder / "out" / f"{name}.ipynb"]
+
+
+def _run(folder, name="01_uno"):
+    return subprocess.run(_command(folder, name), capture_output=True, text=True, cwd=store.ROOT)
+
+
+def _names(folder):
+    return sorted(path.name for path in (folder / "out").glob("*") if path.name[0] != ".")
+
+
+def test_a_notebook_is_given_its_own_parameters_alone(folder):
+    _notebook(folder, name="02_dos", parameters="n = 1\nm = 2")
+    (folder / "mine.yaml").write_text("n: 3\nm: 5\n", "utf8")
+    path = _notebook(folder, "print(n, globals().get('m'))")
+    done = _run(folder)
+    assert done.returncode == 0 and done.stderr == ""
+    assert re.fullmatch(rf"Executing {path} \(2 cells\)\nExecuted {path} in \d+ s\n", done.stdout)
+    assert nbformat.read(folder / "out" / "01_uno.ipynb", 4).cells[-1].outputs[0].text == "3 None\n"
+    assert _names(folder) == ["01_uno.ipynb"]
+
+
+@pytest.mark.parametrize("profile, message", [("nn: 3\n", "no notebook has the parameter nn"), ("- n\n", "must hold")])
+def test_a_wrong_profile_stops_before_anything_runs(folder, profile, message):
+    _notebook(folder, "open('ran', 'w')")
+    (folder / "mine.yaml").write_text(profile, "utf8")
+    done = _run(folder)
+    assert done.returncode and message in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.stdout == "" and not (folder / "out").exists()
+
+
+def test_a_failure_says_its_message_first_and_last_and_the_traceback_in_its_file(folder):
+    path = _notebook(folder, "raise ValueError('n must be small')")
+    (folder / "out").mkdir()
+    (folder / "out" / "01_uno.ipynb").write_text("of an earlier run", "utf8")
+    done = _run(folder)
+    failed = folder / "out" / "01_uno.failed.ipynb"
+    assert done.returncode and done.stderr.splitlines() == [
+        f"{path} failed: ValueError: n must be small", f"Its traceback is in {failed}", "ValueError: n must be small"]
+    assert _names(folder) == ["01_uno.failed.ipynb"]
+    assert any(output.output_type == "error" for cell in nbformat.read(failed, 4).cells
+               for output in cell.get("outputs", ()))
+    _notebook(folder, "1 + 1")
+    assert _run(folder).returncode == 0 and _names(folder) == ["01_uno.ipynb"]  # mended: its traceback goes
+
+
+def test_a_kernel_that_dies_or_ends_leaves_no_whole_notebook(folder):
+    for source, message, kept in [("import os\nos._exit(1)", "its kernel died", "What was executed before"),
+                                  ("import sys\nsys.exit()", "01_uno.ipynb has a cell that failed, cell 3", "Its traceback")]:
+        _notebook(folder, source, "2 + 2")
+        done = _run(folder)
+        assert done.returncode and message in done.stderr and f"\n{kept} is in " in done.stderr
+        assert _names(folder) == ["01_uno.failed.ipynb"]
+
+
+def test_a_file_cut_by_a_full_disk_is_not_said_to_hold_a_traceback(folder, monkeypatch):
+    path = _notebook(folder, "1 + 1")
+
+    def full(notebook, partial, *_, **__):
+        partial.write_text('{"cells": [{"cell_ty', "utf8")
+        raise OSError(28, "No space left on device", str(partial))
+    monkeypatch.setattr(execute.papermill, "execute_notebook", full)
+    with pytest.raises(execute.Failure) as caught:
+        execute.execute(folder / "mine.yaml", path, folder / "out" / "01_uno.ipynb")
+    message, where = caught.value.args
+    assert "No space left" in message and str(folder / "out") in message and where == "" and _names(folder) == []
+
+
+SLOW = """import os, time
+with open("ran", "a") as file: file.write("once ")
+while not os.path.exists("go"): time.sleep(0.1)"""
+
+
+def test_the_second_waits_and_is_content(folder):
+    _notebook(folder, SLOW)
+    first = _started(folder)
+    second = subprocess.Popen(_command(folder), stdout=subprocess.PIPE, text=True, cwd=store.ROOT)
+    assert f"is being made by process {first.pid}: waiting" in second.stdout.readline()
+    (folder / "go").touch()
+    assert first.wait() == 0
+    assert second.communicate()[0] == "" and second.returncode == 0
+    assert (folder / "ran").read_text() == "once "  # by the first alone
+
+
+def test_one_that_was_killed_holds_nothing_and_leaves_nothing(folder):
+    _notebook(folder, SLOW)
+    first = _started(folder)
+    first.kill()
+    first.wait()
+    _notebook(folder, "1 + 1")
+    after = _run(folder)
+    assert after.returncode == 0 and "waiting" not in after.stdout
+    assert not list((folder / "out").glob(".*.part.ipynb")) and _names(folder) == ["01_uno.ipynb"]
+
+
+def _started(folder):
+    """Start the execution of a notebook that writes the file `ran`; return its process when it has."""
+    process = subprocess.Popen(_command(folder), stdout=subprocess.DEVNULL, cwd=folder,
+                               env={**os.environ, "PYTHONPATH": str(store.ROOT)})
+    while not (folder / "ran").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    return process
+
+
+@pytest.mark.parametrize("command", ["helpers.execute", "papermill"])
+def test_a_terminal_shows_the_bars_of_a_cell(folder, command):
+    _notebook(folder, BARS)
+    words = _command(folder) if command == "helpers.execute" else [
+        sys.executable, "-m", "papermill", "-k", "python3", "-p", "n", "3", folder / "01_uno.ipynb", folder / "a.ipynb"]
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # its rows and columns
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}  # ipykernel looks
+    with subprocess.Popen(words, stdout=theirs, stderr=theirs, cwd=store.ROOT, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        while process.poll() is None or select.select([ours], [], [], 0)[0]:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # of a terminal that was closed at its other end
+                break
+    os.close(ours)
+    assert process.returncode == 0
+    assert re.search(rb"\r(01_uno|Executing): +\d+%", shown), shown
+    assert re.search(rb"\n\r\x1b\[Kwork: +\d+%[^\n]*/3 \[[^\n]*\x1b\[A\r", shown), shown
+
+
+def test_a_log_has_a_line_now_and_then(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress, "_last", 0)
+    log = progress.Log()
+    for i in range(6):
+        log.write(f"\rwork:  {i}0%|\u2588   | {i}/9 [00:01<00:02]   ")
+    log.write("\n")
+    assert capsys.readouterr().err.splitlines() == ["work:  20% 2/9 [00:01<00:02]", "work:  40% 4/9 [00:01<00:02]"]
