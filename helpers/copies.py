@@ -27,7 +27,7 @@ def copy(model, dtype=None):
     with _reasons(model):
         for old, new in pairs:
             new.load_own_variables(own_weights(old))  # not set_weights: Normalization computes on loading
-        graph, copied = _traced(model, shape, model.inputs[0].dtype), _traced(twin, shape, twin.inputs[0].dtype)
+        graph, copied = (_traced(part, shape, part.inputs[0].dtype) for part in (model, twin))
     _check_weights(model, graph)
     if dtype == "float64":
         _check_wide(model, copied)
@@ -36,23 +36,25 @@ def copy(model, dtype=None):
 
 
 def redrawn(model, names, seed):
-    """Return a copy whose layers of these names (`layers.named`) are as before training, of weights drawn by seed.
+    """Return a copy whose layers of these names (`layers.named`) are as before training, drawn by seed.
 
-    They are those that Keras draws after keras.utils.set_random_seed(seed) where a process does nothing else,
-    but no global state is set. What a normalisation has measured stays. Raises ValueError as `copy`, and where
-    a layer draws its first weights by no seed of its configuration.
+    Their weights are those that Keras draws after keras.utils.set_random_seed(seed) where a process does
+    nothing else, but no global state is set. What a normalisation has measured stays. Raises ValueError as
+    `copy`, and where a layer draws its first weights by no seed of its configuration.
     """
     gradients.check_count("seed", seed, smallest=0)
     twin = copy(model)
     drawn = [layers.named(_made_anew(model, None, seed)[0]) for _ in range(2 if names else 0)]
+    parts = layers.named(twin)
     for name in names:
-        if name not in layers.named(twin):
+        if name not in parts:
             raise ValueError(f"layer {name} is called otherwise in a copy of its model: give it a name")
-        for own, *new in zip(*(layers.flat(parts[name]) for parts in (layers.named(twin), *drawn)), strict=True):
+        for own, *new in zip(*(layers.flat(named[name]) for named in (parts, *drawn)), strict=True):
             one, two = map(own_weights, new)
             if not all(np.array_equal(one[key], two[key]) for key in one):
-                raise ValueError(f"layer {name} cannot be made random by a seed: its class {type(own).__name__} draws "
-                                 "its first weights by an initializer that is not in its configuration")
+                raise ValueError(f"layer {name} cannot be made random by a seed: its class "
+                                 f"{type(own).__name__} draws its first weights by an initializer that is not in "
+                                 "its configuration")
             if not isinstance(own, keras.layers.Normalization):
                 own.load_own_variables(one)
     return twin
@@ -62,7 +64,8 @@ def own_weights(layer):
     """Return the weights of a layer without those of layers inside it: a dict of arrays."""
     store = {}
     layer.save_own_variables(store)
-    return {name: value.numpy() if hasattr(value, "numpy") else np.array(value) for name, value in store.items()}
+    return {name: np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+            for name, value in store.items()}
 
 
 @contextlib.contextmanager
@@ -72,28 +75,36 @@ def _reasons(model):
         yield
     except Exception as error:
         first, *_, last = (str(error).strip() or "no word").splitlines() * 2
-        lines = dict.fromkeys((first.split(" using config=")[0], last))
-        raise ValueError(f"model {model.name} cannot be copied: {type(error).__name__}: {': '.join(lines)}") from error
+        lines = dict.fromkeys(line[:160] for line in (first.split(" using config=")[0], last))
+        raise ValueError(f"model {model.name} cannot be copied: {type(error).__name__}: "
+                         f"{': '.join(lines)}") from error
 
 
 def _made_anew(model, dtype, seed):
-    """Return (copy, pairs (layer, its copy)), layers inside layers too, with first weights that the seed decides."""
+    """Return (copy, pairs (layer, its copy), of layers inside layers too), of first weights drawn by seed."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"a Keras model is needed to make its copy, got {model!r}")
     layers.input_shape(model)  # raises where it has none
     made = {}
     with _reasons(model):
         twin = _anew(model, dtype, random.Random(seed), made)
-        return twin, [pair for old, new in made.values() if isinstance(old, keras.Layer) and not _is_graph(old)
-                      for pair in zip(layers.flat(old), layers.flat(new), strict=True)]
+        pairs = [pair for old, new in made.values() if isinstance(old, keras.Layer) and not _is_graph(old)
+                 for pair in zip(layers.flat(old), layers.flat(new), strict=True)]
+        seen = set()
+        for old, _ in pairs:
+            if id(old) in seen and old.weights:
+                raise ValueError(f"layer {old.name} is shared by a layer that holds it and another place")
+            seen.add(id(old))
+    return twin, pairs
 
 
 def _anew(part, dtype, rng, made):
-    """Return a copy of a model, layer or operation; made: (what was copied, its copy) by id, each one once."""
+    """Return a copy of a model, layer or operation, one of each; made: (what was copied, its copy) by id."""
     if id(part) not in made:
         inner = lambda inside: _anew(inside, dtype, rng, made)
         if isinstance(part, keras.Sequential):
-            image = keras.Input(batch_shape=(None, *part.input_shape[1:]), dtype=_wide(part.inputs[0].dtype, dtype))
+            shape, own = (None, *part.input_shape[1:]), part.inputs[0].dtype
+            image = keras.Input(batch_shape=shape, dtype=_wide(own, dtype))
             new = keras.Sequential([image, *map(inner, part.layers)], name=part.name)
         elif _is_graph(part):  # as keras.models.clone_model, which tells inner models and wrappers neither
             images = keras.tree.map_structure(lambda image: keras.Input(  # dtype nor seeds, and compiles
@@ -114,7 +125,7 @@ def _is_graph(part):
 
 
 def _own_names(part):
-    """Return the classes and functions that a layer's configuration may name: its own may be none of Keras's."""
+    """Return the classes and functions that a layer's configuration may name, by name."""
     values = [value for inside in (layers.flat(part) if isinstance(part, keras.Layer) else [])
               for value in (inside, *vars(inside).values())]
     return ({type(value).__name__: type(value) for value in values if hasattr(value, "get_config")}
@@ -150,8 +161,8 @@ def _check_weights(model, graph):
     known = {id(variable.value) for variable in model.variables}
     for variable in graph.variables:
         if id(variable) not in known:
-            raise ValueError(f"model {model.name} cannot be copied: it uses {variable.name}, which belongs to none "
-                             "of its layers")
+            raise ValueError(f"model {model.name} cannot be copied: it uses {variable.name}, which "
+                             "belongs to none of its layers")
 
 
 def _check_wide(model, graph):
@@ -161,9 +172,10 @@ def _check_wide(model, graph):
     constants = {node.name for node in nodes if node.op == "Const"}
     for node in nodes:  # a constant's rounding is the model's own, as that of its weights
         constant = node.op == "Const" or node.op == "Cast" and node.input[0].split(":")[0] in constants
-        if not constant and any(part.type in _NARROW or _NARROW & set(part.list.type) for part in node.attr.values()):
-            raise ValueError(f"model {model.name} has no copy in float64: {node.name} computes in fewer bits, "
-                             "whatever its layer is told")
+        types = {kind for part in node.attr.values() for kind in (part.type, *part.list.type)}
+        if types & _NARROW and not constant:
+            raise ValueError(f"model {model.name} has no copy in float64: {node.name} computes in fewer "
+                             "bits, whatever its layer is told")
 
 
 def _check_equal(model, twin, x):
@@ -172,5 +184,5 @@ def _check_equal(model, twin, x):
     size = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     coarse = any("16" in part.compute_dtype for part in layers.flat(model))
     if not np.allclose(found, expected, rtol=0, atol=(1e-2 if coarse else 1e-4) * size, equal_nan=True):
-        raise ValueError(f"model {model.name} cannot be copied: on random images the logits of its copy differ by up "
-                         f"to {np.abs(found - expected).max():.3g}, of {size:.3g}")
+        raise ValueError(f"model {model.name} cannot be copied: on random images the logits of its copy "
+                         f"differ by up to {np.abs(found - expected).max():.3g}, of {size:.3g}")

@@ -6,7 +6,7 @@ from helpers import attacks, copies, gradients
 
 
 def copy(model):
-    """Return a copy of a Keras model that computes in float64 all through, whatever is inside it (see copies.py)."""
+    """Return a copy of a Keras model that computes in float64 all through, whatever is inside (copies.py)."""
     return copies.copy(model, "float64")
 
 
@@ -40,7 +40,8 @@ def _checked(model, x, y):
         raise ValueError(f"the model must compute in float64, but its logits are {logits.dtype.name}")
     classes = logits.shape[1]
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= classes:
-        raise ValueError(f"y must hold one integer in 0..{classes - 1} for each of {len(x)} images, got {y!r}")
+        raise ValueError(f"y must hold one integer in 0..{classes - 1} for each of {len(x)} images, got "
+                         f"{y.dtype} of shape {y.shape}" + (f" in {y.min()}..{y.max()}" if y.size else ""))
     return x, y.astype(np.int64)
 
 

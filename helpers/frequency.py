@@ -219,7 +219,8 @@ def stage_gain(model, x, layer, *, draws=8, seed=0, batch_size=64):
             count = rows.stop - rows.start
             slope[rows] = g.numpy()[:count]
             size[rows] = attacks.l2(h.numpy()[:count])
-        gradients.check_finite(np.isfinite(slope).all(axis=(1, 2, 3)) & np.isfinite(size), f"layer {layer} or its gradient")
+        fine = np.isfinite(slope).all(axis=(1, 2, 3)) & np.isfinite(size)
+        gradients.check_finite(fine, f"layer {layer} or its gradient")
         power = power + np.square(np.abs(transform(slope))) / draws
     size = size[:, None, None, None]
     return np.divide(np.sqrt(power), size, out=np.full_like(power, np.nan), where=size > 0)

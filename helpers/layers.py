@@ -31,7 +31,7 @@ def named(model):
 
 
 def calls(model, x=None):
-    """Return each call of a layer as the model answers, in order: a list of (name, shape of what it returned).
+    """Return the calls of layers as the model answers, in order: a list of (name, shape of the result).
 
     x: images (N, H, W, C), by whose size they are known; None, for a model that says what it takes. A
     shape begins with the number of images, here 2; what is no single array of floats has the shape ().
@@ -41,12 +41,13 @@ def calls(model, x=None):
         raise ValueError(f"a Keras model is needed, got {model!r}")
     size = input_shape(model) if x is None else np.shape(x)[1:]
     if None in size:
-        raise ValueError(f"model {model.name} takes images of any size: give images, on which its layers are found")
+        raise ValueError(f"model {model.name} takes images of any size: give images, on which its layers "
+                         "are found")
     return gradients.cached(_calls, model, tuple(size))
 
 
 def called(model, x=None):
-    """Return the shapes that the layers return, by name, in the order in which they are last called; see `calls`."""
+    """Return the shapes of `calls` by name, of each layer the last, in the order of last calls: a dict."""
     found = {}
     for name, shape in calls(model, x):
         found.pop(name, None)
@@ -55,14 +56,14 @@ def called(model, x=None):
 
 
 def checked(model, layer, x):
-    """Return the shape that a layer returns for images x, as `called`; raise ValueError for one that cannot be seen."""
+    """Return the shape of a layer in `called` for images x; raise ValueError where it cannot be seen."""
     shapes, parts = called(model, x), named(model)
     if not isinstance(layer, str) or layer not in parts:
         raise ValueError(f"layer must be one of {', '.join(shapes)}, got {layer!r}")
     shape = next((shapes[name] for name in shapes if parts[name] is parts[layer]), None)
     if shape is None:
-        raise ValueError(f"layer {layer} cannot be seen when the model answers: it is not called, or only within a "
-                         "function of TensorFlow")
+        raise ValueError(f"layer {layer} cannot be seen when the model answers: it is not called, or only "
+                         "within a function of TensorFlow")
     if len(shape) < 2 or shape[0] != 2:
         raise ValueError(f"layer {layer} does not return one array of floats with a row for each image")
     return shape
@@ -74,12 +75,13 @@ def tapped(model, layer, x):
         logits = gradients.call(model, x)
     maps = seen[-1][1]
     if getattr(maps, "graph", None) is not getattr(x, "graph", None):
-        raise ValueError(f"layer {layer} is called within a loop or a function of TensorFlow, where it cannot be seen")
+        raise ValueError(f"layer {layer} is called within a loop or a function of TensorFlow, where it "
+                         "cannot be seen")
     return logits, maps
 
 
 def weighted(model):
-    """Return the names of the layers with weights, in the order in which they are last called: the logits' last.
+    """Return the names of the layers with weights, in the order of their last calls: the logits' last.
 
     Models are not among them, but the layers inside are; nor is the normalisation of the images.
     """
@@ -89,12 +91,14 @@ def weighted(model):
 
 
 def input_shape(model):
-    """Return the (H, W, C) that a model says it takes, None where any will do; raise ValueError where it says nothing."""
+    """Return the (H, W, C) that a model takes, None where any will do; raise ValueError where it says none."""
     shapes = [tuple(part.shape) for part in getattr(model, "inputs", None) or ()]
     if not shapes:
-        raise ValueError(f"model {model.name} does not say what images it takes: it is subclassed, or was never called")
+        raise ValueError(f"model {model.name} does not say what images it takes: it is subclassed, or was "
+                         "never called")
     if len(shapes) > 1 or len(shapes[0]) != 4:
-        raise ValueError(f"model {model.name} must take one array of images (N, H, W, C), got inputs of {shapes}")
+        raise ValueError(f"model {model.name} must take one array of images (N, H, W, C), got inputs of "
+                         f"{shapes}")
     return shapes[0][1:]
 
 
@@ -138,5 +142,8 @@ def _calls(model, size):
         names.setdefault(id(part), name)
     with _watched(list({id(part): part for part in named(model).values()}.values())) as seen:
         gradients.call(model, tf.zeros((2, *size)))
-    return [(names[id(part)], tuple(result.shape) if tf.is_tensor(result) and result.dtype.is_floating else ())
-            for part, result in seen]
+    return [(names[id(part)], tuple(result.shape) if _is_float(result) else ()) for part, result in seen]
+
+
+def _is_float(result):
+    return tf.is_tensor(result) and result.dtype.is_floating

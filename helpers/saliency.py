@@ -1,8 +1,8 @@
 """What a network looks at: maps of saliency, and measures between maps.
 
-`model` is what gradients.py calls one, of TensorFlow; for Grad-CAM and the cascade, a Keras model. class_index,
-(N,) or one for all, is the class whose logit z_c is explained. A map is (N, H, W), >= 0; maps that take a sign
-are (N, H, W, C). Measures raise ValueError for maps that are not finite, or not of one shape.
+`model` is what gradients.py calls one, of TensorFlow; for Grad-CAM and the cascade, a Keras model.
+class_index, (N,) or one for all, is the class whose logit z_c is explained. A map is (N, H, W), >= 0; maps
+that take a sign are (N, H, W, C). Measures raise ValueError for maps that are not finite or of one shape.
 """
 from numbers import Real
 
@@ -18,17 +18,17 @@ from helpers import copies, gradients, layers
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.DepthwiseConv2D,
                 keras.layers.SeparableConv2D)
 MOVING = tuple(getattr(keras.layers, name) for name in (
-    "AveragePooling2D", "Cropping2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "MaxPooling2D", "Permute",
-    "Reshape", "Resizing", "UpSampling2D", "ZeroPadding2D"))
+    "AveragePooling2D", "Cropping2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "MaxPooling2D",
+    "Permute", "Reshape", "Resizing", "UpSampling2D", "ZeroPadding2D"))
 
 
 def grad_cam(model, x, class_index, layer=None, *, batch_size=128):
     """Return ReLU(Σ_k α_k A_k) of a convolutional layer's maps A, enlarged to the image: (N, H, W).
 
-    model: a Keras model of any kind. α_k is the mean over the pixels of the derivative of the class's logit by
-    A_k. layer: the name of one of `convolutional(model)`, "inner/conv3" of one in a model inside; None, the last
-    of them that computes. Of a layer that is used more than once, the last use is explained. Where nothing
-    speaks for the class the map is zero. Raises ValueError for what does not fit.
+    model: a Keras model of any kind. α_k is the mean over the pixels of the derivative of the class's logit
+    by A_k. layer: the name of one of `convolutional(model)`, "inner/conv3" of one in a model inside; None,
+    the last of them that computes. Of a layer that is used more than once, the last use is explained. Where
+    nothing speaks for the class the map is zero. Raises ValueError for what does not fit.
     Selvaraju et al. 2019, doi:10.1007/s11263-019-01228-7.
     """
     layers.named(model)  # raises for what is no Keras model
@@ -47,12 +47,14 @@ def convolutional(model, x=None):
     In the order in which they are last called; maps of a single pixel do not count, for they say nowhere.
     x: images, whose size decides that; None, for a model that says what it takes.
     """
-    inside = {name: layers.flat(part) for name, part in layers.named(model).items()}
+    convolve = {name: [part for part in layers.flat(own) if isinstance(part, CONVOLUTIONS)]
+                for name, own in layers.named(model).items()}
+    for name, found in convolve.items():
+        if any(part.data_format == "channels_first" for part in found):
+            raise ValueError(f"layer {name} has its channels first, and maps are read with them last")
     begun = set()  # the layers that are called from the first convolution on
     for name, _ in layers.calls(model, x):
-        if any(getattr(part, "data_format", None) == "channels_first" for part in inside[name]):
-            raise ValueError(f"layer {name} has its channels first, and maps are read with them last")
-        if begun or any(isinstance(part, CONVOLUTIONS) for part in inside[name]):
+        if begun or convolve[name]:
             begun.add(name)
     return [name for name, shape in layers.called(model, x).items()
             if name in begun and len(shape) == 4 and shape[0] == 2 and shape[1] * shape[2] > 1]
@@ -66,7 +68,8 @@ def default_layer(model, x=None):
     parts = layers.named(model)
     maps = [name for name in convolutional(model, x) if not isinstance(parts[name], (keras.Model, *MOVING))]
     if not maps:
-        raise ValueError("the model has no convolutional layer whose maps are larger than 1×1, and Grad-CAM needs one")
+        raise ValueError("the model has no convolutional layer that returns maps (N, h, w, channels) larger "
+                         "than 1×1, and Grad-CAM needs one")
     return maps[-1]
 
 
@@ -120,8 +123,9 @@ def magnitude(attribution):
 def randomised(model, count, seed=0):
     """Return a copy of a network whose last `count` layers with weights have random ones.
 
-    The cascade of Adebayo et al. 2018, arXiv:1810.03292: from the logits downwards, each layer as it is before
-    training (copies.py), those of models inside too. count 0: an equal copy. The normalisation of the images
+    The cascade of Adebayo et al. 2018, arXiv:1810.03292: from the logits downwards, each layer as it is
+    before training (copies.py), those of models inside too. With the seed of its recipe, a network of
+    models.py gets the weights with which it began. count 0: an equal copy. The normalisation of the images
     stays. Raises ValueError for a model that cannot be copied.
     """
     names = layers.weighted(model)
@@ -149,7 +153,8 @@ def ssim(one, two):
     """
     _check_maps(one, two, smallest=0)
     if min(one.shape[1:]) < 7:
-        raise ValueError(f"maps must be at least 7 pixels high and wide, got {one.shape[1]} by {one.shape[2]}")
+        raise ValueError("maps must be at least 7 pixels high and wide, got "
+                         f"{one.shape[1]} by {one.shape[2]}")
     tops = [part.max(axis=(1, 2)) for part in (one, two)]
     scaled = [(part / np.where(top > 0, top, 1)[:, None, None])[..., None].astype(np.float32)
               for part, top in zip((one, two), tops)]
@@ -223,7 +228,7 @@ def alignment(x, gradient):
 
 
 def edges(x):
-    """Return how steep images (N, H, W, C) are at each pixel, (N, H, W): the norm of Sobel's two differences."""
+    """Return how steep images (N, H, W, C) are, (N, H, W): the norm of Sobel's two differences."""
     _check_maps(x, rank=4)
     steep = [correlate1d(correlate1d(x.astype(np.float64), [-1, 0, 1], across), [1, 2, 1], along)
              for across, along in ((1, 2), (2, 1))]
@@ -239,7 +244,7 @@ def _correlation(a, b):
 
 
 def _check_maps(*maps, rank=3, smallest=-np.inf):
-    """Raise ValueError unless maps are finite arrays (N, H, W) of one shape, N >= 1, of values >= smallest."""
+    """Raise ValueError unless maps are finite arrays of one shape and this rank, of values >= smallest."""
     for part in maps:
         shape = np.shape(part)
         if not isinstance(part, np.ndarray) or len(shape) != rank or 0 in shape:
@@ -247,9 +252,11 @@ def _check_maps(*maps, rank=3, smallest=-np.inf):
         if shape != np.shape(maps[0]):
             raise ValueError(f"maps must be of one shape, got {np.shape(maps[0])} and {shape}")
         if not np.isfinite(part).all():
-            raise ValueError(f"maps must be finite, and {(~np.isfinite(part)).sum()} of {part.size} values are not")
+            raise ValueError(f"maps must be finite, and {(~np.isfinite(part)).sum()} of {part.size} values "
+                             "are not")
         if part.min() < smallest:
-            raise ValueError(f"maps must be >= {smallest}, got {part.min()}: of a map with signs, take the magnitude")
+            raise ValueError(f"maps must be >= {smallest}, got {part.min()}: of one with signs, take the "
+                             "magnitude")
 
 
 def _centroid(maps):
@@ -288,6 +295,6 @@ def _known(model, layer, x):
 
 
 def _checked(model, x, class_index):
-    """Return (x, y) as float32 and int64 arrays, one label an image; raise ValueError for what does not fit."""
+    """Return (x, y) as float32 and int64 arrays; raise ValueError for what does not fit."""
     y = np.asarray(class_index)
     return gradients.checked(model, x, np.full(len(gradients.checked_images(x)), y) if y.ndim == 0 else y)

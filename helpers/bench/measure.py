@@ -106,14 +106,14 @@ def labels(y, targeted):
 
 @contextlib.contextmanager
 def seeded(seed):
-    """Seed the generators of Python, NumPy and TensorFlow, from which peers draw, and put them back afterwards."""
+    """Seed the generators of Python, NumPy and TensorFlow, from which peers draw, and put them back after."""
     before = random.getstate(), np.random.get_state(), tf.compat.v1.random.get_seed(None)[0]
     try:
         for seeds in (random.seed, np.random.seed, tf.random.set_seed):
             seeds(seed)
         yield
     finally:
-        for put, state in zip((random.setstate, np.random.set_state, tf.random.set_seed), before, strict=True):
+        for put, state in zip((random.setstate, np.random.set_state, tf.random.set_seed), before):
             put(state)
 
 

@@ -180,6 +180,22 @@ def test_what_cannot_be_copied_is_named(middle, dtype, words):
         copies.copy(_network(middle), dtype)
 
 
+def test_a_layer_that_is_shared_with_a_wrapper_is_refused():
+    image, shared = keras.Input((8, 8, 3)), L.Dense(3, name="shared")
+    z = shared(L.TimeDistributed(shared)(image))
+    with pytest.raises(ValueError, match="layer shared is shared by a layer that holds it and another place"):
+        copies.copy(keras.Model(image, L.Dense(2)(L.Flatten()(z))))
+
+
+def test_mixed_precision():
+    model = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3, dtype="mixed_float16"), L.Flatten(),
+                              L.Dense(3, dtype="float32")])
+    x = RNG.random((3, 8, 8, 3), np.float32)
+    assert copies.copy(model, "float64")(x).dtype == tf.float64
+    np.testing.assert_allclose(copies.copy(model, "float64")(x), model(x), atol=1e-2)
+    np.testing.assert_allclose(copies.copy(model)(x), model(x), atol=1e-6)
+
+
 def test_subclassed_models_and_several_inputs_are_refused():
     class Subclassed(keras.Model):
         def call(self, x):
