@@ -172,14 +172,14 @@ def _said(cells):
 
 
 def _arguments(folder, *more):
-    return ["--citeproc", f"--lua-filter={render.PAGE / 'article.lua'}", f"--metadata-file={folder / 'front.yaml'}",
-            f"--resource-path={folder}", "--fail-if-warnings", *more]
+    return ["--citeproc", f"--lua-filter={render.PAGE / 'article.lua'}",
+            f"--metadata-file={folder / 'front.yaml'}", f"--resource-path={folder}", "--fail-if-warnings", *more]
 
 
 def _html(text, folder):
     return render.pandoc(text, "html5", *_arguments(
-        folder, render.header(folder, "page.css", "article.css"), "--toc", "--toc-depth=2", "--mathml", "--embed-resources",
-        "--section-divs")).encode("utf8")
+        folder, render.header(folder, "page.css", "article.css"), "--toc", "--toc-depth=2", "--mathml",
+        "--embed-resources", "--section-divs")).encode("utf8")
 
 
 def _pdf(text, folder):
@@ -195,5 +195,5 @@ if __name__ == "__main__":
         sys.exit("usage: python -m helpers.article EXECUTED OUTPUT.html|OUTPUT.pdf")
     try:
         build(*sys.argv[1:])
-    except (ValueError, RuntimeError) as error:  # of pandoc or Typst
+    except (ValueError, RuntimeError, OSError) as error:  # of pandoc or Typst, or of a full disk
         sys.exit(f"The report was not written: {error}")

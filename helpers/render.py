@@ -1,4 +1,4 @@
-"""An executed notebook as a page that reads offline: `python -m helpers.render FILE.ipynb` writes it beside, HTML and PDF.
+"""An executed notebook as a page that reads offline, in HTML and PDF: `python -m helpers.render FILE.ipynb`.
 
 nbconvert makes Markdown by the template in helpers/page, and pandoc makes of it one HTML file, with
 figures embedded, mathematics as MathML and the citations resolved from notebooks/references.bib; and
@@ -31,14 +31,15 @@ from helpers import store
 WORDS = {"fig": "figura", "tbl": "tabla", "eq": "ecuación", "sec": "sección"}
 REFERENCE = re.compile(r"@((fig|tbl|eq|sec):[\w-]+)")
 FENCE = re.compile(r"^ {0,3}(`{3,}(?=[^`]*$)|~{3,})", re.M)
-CONTROL = re.compile(r"\x1b\].*?(?:\x07|\x1b\\)|[^\x08-\x0a\x0d\x1b\x20-\x7e\x80-\U0010ffff]")  # links of a terminal too
+# What a terminal does not show, its links included; colours go afterwards.
+CONTROL = re.compile(r"\x1b\].*?(?:\x07|\x1b\\)|[^\x08-\x0a\x0d\x1b\x20-\x7e\x80-\U0010ffff]")
 BIBLIOGRAPHY = store.ROOT / "notebooks" / "references.bib"
 PAGE = Path(__file__).parent / "page"
 STYLE = PAGE / "numeric.csl"  # of the citations
 
 
 def split_options(source):
-    """Return (options, code): the YAML of a cell's leading lines "#| …", and the rest; {} where they are none."""
+    """Return (options, code): the YAML of a cell's first lines "#| …", {} where it is none, and the rest."""
     lines = source.split("\n")
     count = next((i for i, line in enumerate(lines) if not line.startswith("#|")), len(lines))
     try:
@@ -51,7 +52,7 @@ def split_options(source):
 
 
 def described(options):
-    """Return a cell's options with its alternative text on one line; raise ValueError if a figure has none."""
+    """Return a cell's options with its alternative text on one line; ValueError if a figure has none."""
     if "fig-cap" in options and not options.get("fig-alt"):
         raise ValueError(f"the figure {options.get('label', options['fig-cap'])!r} has no fig-alt")
     return options | {"alt": " ".join(str(options.get("fig-alt", "")).split()).replace('"', "'")}
@@ -63,7 +64,7 @@ def caption(kind, number, words):
 
 
 def executed(path):
-    """Return the notebook at `path`; raise ValueError, by name of notebook and cell, unless all of it was run.
+    """Return the notebook at `path`; raise ValueError, with its name and the cell, unless all of it was run.
 
     A cell that failed is let pass where its tags say that it may: raises-exception; one that was not run
     too: skip-execution.
@@ -81,12 +82,13 @@ def ran(notebook, name):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
         options, code = split_options(cell.source)
-        which, tags = f"cell {i} ({options.get('label') or code.split(chr(10))[0]})", cell.metadata.get("tags", ())
-        status = cell.metadata.get("papermill", {}).get("status") or "completed"  # what papermill wrote down last
+        which = f"cell {i} ({options.get('label') or code.partition(chr(10))[0]})"
+        tags, told = cell.metadata.get("tags", ()), cell.metadata.get("papermill", {})
+        unfinished = cell.execution_count is None or told.get("status") in ("pending", "running")
         for output in cell.outputs:
             if output.output_type == "error" and "raises-exception" not in tags:
                 raise ValueError(f"{name} has a cell that failed, {which}: {output.ename}: {output.evalue}")
-        if "skip-execution" not in tags and (cell.execution_count is None or status in ("pending", "running")):
+        if unfinished and "skip-execution" not in tags:
             raise ValueError(f"{name} was not executed to its end: {which} was not run; execute it again")
     return notebook
 
@@ -222,19 +224,21 @@ def pdf(notebook, name, folder):
     """Return an executed notebook as PDF; as for `html`."""
     with tempfile.TemporaryDirectory() as scratch:
         text = markdown(PageMarkdown(), notebook, Path(scratch))
-        text = pandoc(text, "typst", *_notebook(scratch, name, folder), f"--template={PAGE / 'article.typ'}")
+        text = pandoc(text, "typst", *_notebook(scratch, name, folder), f"--template={PAGE / 'article.typ'}",
+                      "--quiet")  # the HTML has told what it warns of
         return compiled(text, scratch)[0]
 
 
 def _notebook(scratch, name, folder):
-    return [f"--lua-filter={PAGE / 'notebook.lua'}", "--citeproc", f"--resource-path={scratch}{os.pathsep}{folder}",
-            "--metadata=lang:es", f"--metadata=pagetitle:{name}",
+    return [f"--lua-filter={PAGE / 'notebook.lua'}", "--citeproc",
+            f"--resource-path={scratch}{os.pathsep}{folder}", "--metadata=lang:es", f"--metadata=pagetitle:{name}",
             "--metadata=reference-section-title:Referencias"]
 
 
 def markdown(exporter, notebook, folder):
     """Return a notebook as pandoc's Markdown, its pictures written to `folder`."""
-    text, resources = exporter.from_notebook_node(notebook, {"unique_key": "output", "output_files_dir": "files"})
+    names = {"unique_key": "output", "output_files_dir": "files"}
+    text, resources = exporter.from_notebook_node(notebook, names)
     for name, content in resources["outputs"].items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -242,7 +246,7 @@ def markdown(exporter, notebook, folder):
 
 
 def header(folder, *styles):
-    """Return pandoc's option for what goes into a page's head: its policy, and the style sheets of these names."""
+    """Return pandoc's option for a page's head: its policy, and the style sheets of these names."""
     path = Path(folder) / "header.html"
     style = "".join((PAGE / name).read_text("utf8") for name in styles)
     path.write_text(f"{(PAGE / 'policy.html').read_text('utf8')}<style>\n{style}</style>\n", "utf8")
@@ -250,19 +254,20 @@ def header(folder, *styles):
 
 
 def pandoc(text, to, *arguments):
-    """Return Markdown as pandoc writes it in another format, in its sandbox: it reads and fetches nothing unasked."""
+    """Return Markdown in another format, by pandoc in its sandbox: it reads and fetches nothing unasked."""
     return pypandoc.convert_text(text, to, "markdown-yaml_metadata_block-pandoc_title_block", extra_args=[
-        "--sandbox", "--standalone", f"--lua-filter={PAGE / 'page.lua'}", *arguments, f"--bibliography={BIBLIOGRAPHY}",
-        f"--csl={STYLE}", "--wrap=none", "--columns=10000", "--metadata=link-citations",
-        "--metadata=document-css=false"])  # the pages have their own
+        "--sandbox", "--standalone", f"--lua-filter={PAGE / 'page.lua'}", *arguments,
+        f"--bibliography={BIBLIOGRAPHY}", f"--csl={STYLE}", "--wrap=none", "--columns=10000",
+        "--metadata=link-citations", "--metadata=document-css=false"])  # the pages have their own
 
 
 def compiled(text, folder, standards=()):
     """Return Typst's source as (PDF, warnings). folder: of its pictures, outside which it reads nothing."""
     path = Path(folder) / "page.typ"
     path.write_text(text, "utf8")
-    return typst.compile_with_warnings(str(path), root=str(folder), ignore_system_fonts=True, pdf_standards=list(standards),
-                                       timestamp=int(os.environ.get("SOURCE_DATE_EPOCH", time.time())))
+    now = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    return typst.compile_with_warnings(str(path), root=str(folder), ignore_system_fonts=True,
+                                       pdf_standards=list(standards), timestamp=now)
 
 
 def write(path):

@@ -97,8 +97,8 @@ def markdown(rows, header):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-# Where pandoc lets a pipe stand in a table: escaped, in code, in mathematics. Else a pipe ends the cell, and a
-# backtick, dollar or comment that its own cell does not close would join it to the next.
+# Where pandoc lets a pipe stand in a table: escaped, in code, in mathematics. Else a pipe ends the cell, and
+# a backtick, dollar or comment that its own cell does not close would join it to the next.
 SPAN = re.compile(r"""\\. | (?P<ticks>(?<!`)`+(?!`)).+?(?<!`)(?P=ticks)(?!`)
     | \$\$(?:\\.|[^$\\])+\$\$ | \$(?=\S)(?:\\.|[^$\\])+?(?<=\S)\$(?!\d) | (?P<loose>`+|[|$]|<!--)""", re.X)
 
