@@ -27,6 +27,7 @@ from typing import NamedTuple
 import dask
 import yaml
 from distributed import Client, LocalCluster, as_completed
+from distributed.comm import resolve_address
 
 from helpers import parameters, store
 from helpers.progress import tqdm
@@ -292,6 +293,7 @@ def _client(scheduler, workers, threads, jobs):
     """Yield a client of the cluster at this address, or of one made here for as long as it is needed."""
     if scheduler:
         try:
+            resolve_address(scheduler)  # a Client would hold on to an address that is none, 20 s at the end too
             client = Client(scheduler, timeout="10s", set_as_default=False)
         except (OSError, ValueError) as error:
             raise ValueError(f"no Dask scheduler answers at {scheduler!r}: {error}") from error
@@ -343,5 +345,5 @@ def where():
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"make sweep: {error}")

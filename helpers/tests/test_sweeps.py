@@ -163,10 +163,12 @@ while True:  # in the middle: it has finished a job and is at another
     assert len(_said(folder, "began")) == len(numbers) + 1  # the one that was killed began twice
 
 
-def test_no_scheduler_is_said_at_once(made, square):
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tcp://no.such.host.invalid:8786", "http://127.0.0.1:1",
+                                     "tcp://127.0.0.1", "a name"])
+def test_no_scheduler_is_said_at_once(address, made, square):
     square, folder = square
-    with pytest.raises(ValueError, match="no Dask scheduler answers at 'tcp://127.0.0.1:1'"):
-        sweeps.run(_jobs(square, folder, [1]), scheduler="tcp://127.0.0.1:1")
+    with pytest.raises(ValueError, match=f"no Dask scheduler answers at '{address}'"):
+        sweeps.run(_jobs(square, folder, [1]), scheduler=address)
 
 
 def test_a_scheduler_without_workers_is_said_and_its_end_too(made, square, tmp_path, monkeypatch):
