@@ -210,7 +210,8 @@ def _kept(recipe, read):
     if record["parameters"] != as_json(recipe):
         raise ValueError(f"{path} was trained by another recipe than its name says")
     _check_record(path, record)
-    _clear(recipe)  # what a training that died just before its end has left
+    if path.parent == store.MADE:
+        _clear(recipe)  # what a training that died just before its end has left
     model = read(path, record["sha256"])
     store.note(path.name, "loaded", record)
     return model, record["history"]
