@@ -55,7 +55,7 @@ setup: $(READY)  ## make .venv from environment.yml, at the versions of helpers/
 	@for path in $(@D)/lib/python3*/site-packages/_helpers.pth; do echo ../../../.. > $$path; done  # Python reads it in the locale's letters
 	@touch $@
 given.ready:  # an environment of the user's own
-	@$(RUN) papermill --version >/dev/null 2>&1 || { echo "VENV=$(VENV) lacks what environment.yml lists: conda env update -f environment.yml"; exit 1; }
+	@"$(VENV)/bin/python" -c "import importlib.util as u; exit(not u.find_spec('papermill'))" 2>/dev/null || { echo "VENV=$(VENV) lacks what environment.yml lists: conda env update -f environment.yml"; exit 1; }
 
 lock:     ## renew helpers/requirements.lock: the versions of all that environment.yml brings
 	@"$(PYTHON)" -m helpers.lock
