@@ -1,11 +1,12 @@
 """Artifacts changed with all their traces: the record of a forged file has its digest."""
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 
-from helpers import store, verify
+from helpers import keras_files, store, training, verify
 
 
 def seal(path):
@@ -35,6 +36,26 @@ def shipped(name):
     for path in store.MADE.glob("*"):
         path.rename(store.SHIPPED / path.name)
     return sorted(path for path in store.SHIPPED.glob(f"{name}-*") if path.suffix != ".json")
+
+
+def networks(monkeypatch, *recipes):
+    """Let the shipped networks of these recipes ship in the store of a test; return them.
+
+    A network of the same bytes is the same object in all tests, so that what was compiled for it serves again.
+    """
+    def load(path, sha256):
+        if sha256 not in _loaded:
+            _loaded[sha256] = keras_files.load(path)
+        return _loaded[sha256]
+    store.SHIPPED.mkdir(parents=True, exist_ok=True)
+    for recipe in recipes:
+        for path in (store.ROOT / "data" / "shipped").glob(recipe.filename + "*"):
+            shutil.copy(path, store.SHIPPED)
+    monkeypatch.setattr(training, "_network", load)
+    return [training.load_or_train(recipe)[0] for recipe in recipes]
+
+
+_loaded = {}
 
 
 def units(path, number, seed=0):

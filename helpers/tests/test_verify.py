@@ -13,12 +13,10 @@ LENET, ADVERSARIAL = training.RECIPES["mnist", "lenet"], training.ADVERSARIAL["m
 
 
 @pytest.fixture
-def both(lenet, made):
+def both(made, monkeypatch):
     """The shipped LeNets of MNIST, natural and adversarial, in an otherwise empty store."""
-    for path in (store.ROOT / "data" / "shipped").glob(ADVERSARIAL.filename + "*"):
-        shutil.copy(path, store.SHIPPED)
     made.mkdir()
-    return lenet
+    return forgery.networks(monkeypatch, LENET, ADVERSARIAL)
 
 
 def test_every_shipped_file_is_as_recorded_and_every_kind_has_its_function():
