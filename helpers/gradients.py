@@ -230,18 +230,22 @@ _made = {}
 
 
 class _Seen(NamedTuple):
-    """What the door has seen of a model: its classes, whether it can be compiled, and why it has no gradient."""
+    """What the door has seen of a model: its classes, whether it can be compiled, why it has no gradient, and a sample.
+
+    sample: the images by which it was met; answer: its logits then, not compiled, kept up to date.
+    """
     classes: int
     compiled: bool
     hindrance: str
+    sample: np.ndarray
+    answer: np.ndarray
 
 
 def _met(model, x):
     """Return the _Seen of a model for images x; raise ValueError where it is none, or not one and the same."""
-    sample = filled(np.asarray(x[:ROWS], np.float32))
-    seen = cached(_first_met, model, x.shape[1:], sample=sample)
+    seen = cached(_first_met, model, x.shape[1:], sample=filled(np.asarray(x[:ROWS], np.float32)))
     if seen.compiled:
-        _check_same(model, sample)
+        _check_same(model, seen)
     return seen
 
 
@@ -262,7 +266,7 @@ def _first_met(model, shape, sample):
             compiled, hindrance = False, _first_line(error)
     if compiled and not _passes(model, tf.constant(sample)):
         hindrance = "its logits depend on them by no operation that has one"
-    return _Seen(result.shape[1], compiled, hindrance)
+    return _Seen(result.shape[1], compiled, hindrance, sample, result.astype(np.float32))
 
 
 def _answer(model, shape, sample):
@@ -309,24 +313,23 @@ def _first_line(error):
     return f"{type(error).__name__}: {(str(error).strip() or 'no word').splitlines()[0].strip(' .')}"
 
 
-def _check_same(model, sample):
-    """Raise ValueError unless the model answers the sample compiled as it does uncompiled, or at random in both."""
-    forward, images = cached(_forward, model, True), tf.constant(sample)
-    now, compiled = call(model, images).numpy(), forward(images).numpy()
-    if not _differ(now, compiled).any():
+def _check_same(model, seen):
+    """Raise ValueError unless the compiled model is the model still, or as random as it is."""
+    images, kept = tf.constant(seen.sample), cached(_forward, model, True)
+    now = call(model, images).numpy()
+    if not _differ(now, seen.answer).any():
         return
     if _differ(now, call(model, images).numpy()).any():
-        if not _differ(compiled, forward(images).numpy()).any():
+        if not _differ(kept(images).numpy(), kept(images).numpy()).any():
             raise ValueError("the model answers at random, but the same for ever once compiled, so that attacks would meet "
                              "one fixed answer: draw its random numbers by tf.random instead of NumPy or Python")
         return
-    # Compiling rounds otherwise in the last bit, which a model that rounds itself, as JPEG does, magnifies:
-    # by a whole logit at times. Compiled anew, the same model rounds the same way, and another does not answer so.
-    other = _differ(_forward(model, True)(images).numpy(), compiled)
+    other = _differ(compile(call, model)(images).numpy(), kept(images).numpy())
     if other.any():
         raise ValueError("the model's state has changed since it was compiled, so that attacks would meet the old one: "
                          f"{other.sum()} of {len(other)} images now have logits that differ by up to "
-                         f"{_largest(now - compiled):.2g}. Keep what it reads in tf.Variable, or give a new callable")
+                         f"{_largest(now - seen.answer):.2g}. Keep what it reads in tf.Variable, or give a new callable")
+    seen.answer[:] = now  # its variables have changed, which what is compiled follows
 
 
 def _differ(one, two):

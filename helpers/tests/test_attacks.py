@@ -63,7 +63,7 @@ def _slope(W, x, y, loss):
 class _Counting:
     """A model that counts how often Python runs it, and how many images pass through it.
 
-    `during` leaves out the door's own look at it (gradients.checked): once as it is, once compiled.
+    `during` leaves out the door's own look at it (gradients.checked).
     """
 
     def __init__(self, model):
@@ -76,7 +76,7 @@ class _Counting:
 
     def during(self, attack, doors=1):
         """Return (result, runs, images) of attack(), which passes so many doors."""
-        runs, images = self.runs + doors, self.images.numpy() + 2 * gradients.ROWS * doors
+        runs, images = self.runs + doors, self.images.numpy() + gradients.ROWS * doors
         return attack(), self.runs - runs, self.images.numpy() - images
 
 
