@@ -1,10 +1,13 @@
 """The study of over-fitting: what it measures is right, and sees masking where there is masking."""
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from distributed import Client, LocalCluster
 
-from helpers import datasets, evaluation, gradients, overfitting, parameters, saliency, store, training
+from helpers import datasets, evaluation, gradients, overfitting, parameters, saliency, store, sweeps, training
 
 SIZES = {"n": 20, "n_distance": 3}
 
@@ -56,7 +59,18 @@ def test_large_margins_mask_fgsm_and_nothing_else(lenet):
     np.testing.assert_allclose(np.array(near[1]["profile"])[0], 30 * np.array(near[0]["profile"])[0], rtol=1e-2, atol=1e-2)
 
 
-def test_a_study_joins_its_runs_in_order(made):
+@pytest.fixture
+def in_process(made, monkeypatch):
+    """Sweeps run in a thread of this process: a worker of its own would write to the project's own data."""
+    @contextlib.contextmanager
+    def client(*_):
+        with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
+                          silence_logs="ERROR") as cluster, Client(cluster, set_as_default=False) as client:
+            yield client
+    monkeypatch.setattr(sweeps, "_client", client)
+
+
+def test_a_study_joins_its_runs_in_order(made, in_process):
     parts = {("epochs", 0.0): [1, 2, 3], ("layers", 0.2): [0, 1, 2]}
     found = overfitting.studies(parts, seeds=range(2), epochs=1, train_size=200, workers=1, **SIZES)
     assert list(found) == list(parts)
