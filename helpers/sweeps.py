@@ -8,6 +8,7 @@ workers need this project and its data, but no folder in common. Dask's messages
 scheduler that you trust.
 """
 import contextlib
+import functools
 import errno
 import fcntl
 import itertools
@@ -42,11 +43,14 @@ class Job(NamedTuple):
     """One piece of work: function(**parameters), kept as the artifact `name` of these parameters.
 
     function: public, of a module that the workers have; returns a DataFrame or a dict of arrays.
-    parameters: what JSON can hold.
+    parameters: what JSON can hold. check(parameters, value): raises where a loaded value does not hold;
+    sized: as of store.cached.
     """
     name: str
     function: Callable
     parameters: dict
+    check: Callable | None = None
+    sized: tuple | None = None
 
 
 def run(jobs, *, scheduler=None, workers=None, threads=1):
@@ -62,13 +66,14 @@ def run(jobs, *, scheduler=None, workers=None, threads=1):
     places = {store.MADE / f"{job.name}-{store.digest(job.parameters)}": job for job in jobs}
 
     def done(place):
-        return store.has(places[place].name, places[place].parameters)
+        return store.has(places[place].name, places[place].parameters, sized=places[place].sized)
 
     def keep(place, value, seconds):
         store.keep(places[place].name, places[place].parameters, value, seconds)
 
     _run(places, done, keep, scheduler, workers, threads)
-    return [store.cached(job.name, job.parameters, lambda: None) for job in jobs]
+    return [store.cached(job.name, job.parameters, lambda: None, sized=job.sized,
+                         check=job.check and functools.partial(job.check, job.parameters)) for job in jobs]
 
 
 def notebooks(path, grid, *, scheduler=None, workers=None, threads=1):
