@@ -33,8 +33,10 @@ def _require_real(name, value, allowed, fits):
 class Recipe:
     """All that decides a network's weights, on one machine and with one number of threads.
 
-    Whatever else the process does: all that is drawn has its own generator, seeded by the recipe. But other
-    processors, and other numbers of threads, add the same numbers in another order, and rounding grows.
+    Whatever else the process does: all that is drawn has a generator of its own, seeded by the recipe. But
+    other processors, and other numbers of threads, add the same numbers in another order, and training makes
+    much of such rounding (one thread and two: other weights). A network's record tells its threads.
+
     arguments: of the architecture (models.ARGUMENTS), as pairs (name, value). learning_rate: its
     peak; schedule: "constant", or "cosine" down to 0 after a linear warm-up of warmup_epochs (at
     most half of all epochs). shift, flip: augmentation, by up to `shift` pixels each way (mirrored at the
@@ -268,6 +270,16 @@ def trajectory(recipe, epochs):
         shown.set_weights(network.get_weights())
         yield stage.epochs, shown
     next(running, None)  # it clears up
+
+
+def first_epoch(recipe):
+    """Return the network of a recipe after its first epoch: trained anew, and not kept."""
+    (x, y), validation, *_ = images(recipe)
+    epoch = batches.Batches(x, y, recipe, 0)
+    model, state = _start(recipe, x, len(epoch))
+    with tqdm(total=len(epoch), desc=f"{recipe.architecture} {recipe.dataset}", unit="batch", leave=False) as bar:
+        _train_epoch(model, epoch, validation, state, bar)
+    return model
 
 
 def read_network(path):

@@ -120,7 +120,8 @@ def test_an_archive_that_opens_to_more_is_refused_before_it_is_opened(tmp_path, 
 
 @pytest.mark.parametrize("shape, dtype, message", [
     ((2**43,), "<f4", "35,184,372,088,832 bytes"), ((2,), "|O", "Python objects"),
-    ((3,), "<f4", "12 bytes.*has 8"), ((-2,), "<f4", "-8 bytes")], ids=["32 TB", "objects", "cut", "negative"])
+    ((3,), "<f4", "12 bytes.*has 8"), ((-2,), "<f4", "-8 bytes")],
+    ids=["32 TB", "objects", "cut", "negative"])
 def test_a_header_that_promises_what_is_not_there_is_refused(tmp_path, monkeypatch, shape, dtype, message):
     path = _npz(tmp_path / "a.npz", shape, dtype, bytes(8))
     monkeypatch.setattr(np, "load", None)

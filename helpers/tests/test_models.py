@@ -86,7 +86,7 @@ BUILT = [("lenet", (28, 28, 1), {}), ("lenet", (28, 28, 1), {"extra_layers": 3, 
 
 @pytest.mark.parametrize("name, shape, more", BUILT)
 def test_initial_weights_are_those_of_keras_seeded_alone(name, shape, more):
-    """Layer after layer, with seeds from Python's generator: as networks were made whose seeds were global."""
+    """Layer after layer, with seeds from Python's generator: as networks were made by a global seed."""
     for seed in (0, 7):
         drawn = random.Random(seed)
         expected = []

@@ -130,7 +130,8 @@ def _kept(value=np.arange(3.0)):
 
 @pytest.mark.parametrize("field, value", [
     ("made", "yesterday"), ("made", None), ("made", 1e30), ("made", float("nan")), ("made", -1),
-    ("made", True), ("made", 10**400), ("seconds", "3"), ("seconds", -0.1), ("seconds", None), ("seconds", float("inf")),
+    ("made", True), ("made", 10**400), ("seconds", "3"), ("seconds", -0.1), ("seconds", None),
+    ("seconds", float("inf")),
     ("versions", None), ("versions", ["2.21"]), ("versions", {"tensorflow": 2}), ("parameters", "{}"),
     ("parameters", []), ("sha256", None), ("sha256", "abc")])
 def test_a_record_that_is_none_is_refused_by_name(made, field, value):
