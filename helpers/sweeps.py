@@ -8,9 +8,9 @@ workers need this project and its data, but no folder in common. Dask's messages
 scheduler that you trust.
 """
 import contextlib
-import functools
 import errno
 import fcntl
+import functools
 import itertools
 import json
 import os
