@@ -48,7 +48,8 @@ def _require_whole(path):
         with zipfile.ZipFile(path) as archive:
             missing = {"config.json", "model.weights.h5"} - set(archive.namelist())
         if missing:
-            raise ValueError(f"{path} is a zip file, but not one of Keras: without {', '.join(sorted(missing))}")
+            raise ValueError(f"{path} is a zip file, but not one of Keras: "
+                             f"without {', '.join(sorted(missing))}")
     if path.suffix != ".keras" and h5py.is_hdf5(path):
         with h5py.File(path) as file:
             if "model_config" not in file.attrs:
@@ -75,7 +76,7 @@ def _require_small(path):
 
 
 def _least_weights(config):
-    """Return how many weights this configuration has at least: those of its dense kernels and convolutions."""
+    """Return how many weights this configuration has at least: those of dense kernels and convolutions."""
     if isinstance(config, list):
         return sum(map(_least_weights, config))
     if not isinstance(config, dict):

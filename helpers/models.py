@@ -75,7 +75,8 @@ def check_arguments(architecture, arguments):
     known, names = ARGUMENTS[architecture], [name for name, _ in arguments]
     for name in names:
         if name not in known or names.count(name) > 1:
-            raise ValueError(f"arguments of {architecture} must be {', '.join(known)}, each once, got {name!r}")
+            raise ValueError(f"arguments of {architecture} must be {', '.join(known)}, each once, "
+                             f"got {name!r}")
 
 
 def normalize(model, x):

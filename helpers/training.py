@@ -227,19 +227,23 @@ def _network(path, sha256):
 
 def _check_record(path, record):
     """Raise ValueError, naming it, unless the record of a network tells its history and accuracies."""
-    history, accuracies = record.get("history"), record.get("accuracies")
-    lists = list(history.values()) if isinstance(history, dict) else []
-    if not (lists and "loss" in history and all(isinstance(values, list) and len(values) == len(lists[0])
-                                                and all(value is None or type(value) in (int, float) for value in values)
-                                                for values in lists)):
-        raise store.damaged(store.record_path(path), "its history is not a list of numbers for each quantity",
-                            f"the record of {path}")
-    accuracies = accuracies if isinstance(accuracies, dict) else {}
-    counts = [accuracies.get(name) for name in ("validation", "test")]
-    if not all(isinstance(one, dict) and all(type(one.get(key)) is int for key in ("n", "correct"))
-               and 0 <= one["correct"] <= one["n"] for one in counts):
-        raise store.damaged(store.record_path(path), "its accuracies are not counts of right images",
-                            f"the record of {path}")
+    def numbers(values):  # None: what was not measured
+        return isinstance(values, list) and all(value is None or type(value) in (int, float) for value in values)
+
+    def counts(part):
+        return (isinstance(part, dict) and all(type(part.get(key)) is int for key in ("n", "correct"))
+                and 0 <= part["correct"] <= part["n"])
+
+    history, accuracies = (record.get(name) if isinstance(record.get(name), dict) else {}
+                           for name in ("history", "accuracies"))
+    why = None
+    lists = list(history.values())
+    if "loss" not in history or not all(map(numbers, lists)) or len(set(map(len, lists))) > 1:
+        why = "its history is not a list of numbers for each quantity"
+    elif not all(counts(accuracies.get(name)) for name in ("validation", "test")):
+        why = "its accuracies are not counts of right images"
+    if why:
+        raise store.damaged(store.record_path(path), why, f"the record of {path}")
 
 
 def trajectory(recipe, epochs):
@@ -277,7 +281,8 @@ def first_epoch(recipe):
     (x, y), validation, *_ = images(recipe)
     epoch = batches.Batches(x, y, recipe, 0)
     model, state = _start(recipe, x, len(epoch))
-    with tqdm(total=len(epoch), desc=f"{recipe.architecture} {recipe.dataset}", unit="batch", leave=False) as bar:
+    with tqdm(total=len(epoch), desc=f"{recipe.architecture} {recipe.dataset}", unit="batch",
+              leave=False) as bar:
         _train_epoch(model, epoch, validation, state, bar)
     return model
 
@@ -305,7 +310,7 @@ def read_checkpoint(path):
         raise ValueError(f"the path of a network must not be empty, got {path!r}: give that of a .keras file")
     model = keras_files.load(path)
     if not model.built or not model.inputs:
-        raise ValueError(f"{path} does not say what images it takes: give it a keras.Input before it is saved")
+        raise ValueError(f"{path} does not say what images it takes: it needs a keras.Input as it is saved")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs: a network "
                          "must take images alone, and answer with logits alone")
