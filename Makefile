@@ -33,7 +33,10 @@ STALE := $(STARTED)
 export FRESH
 endif
 endif
-# Python's files are UTF-8 whatever the locale: under LC_ALL=C, an accent in a path or a file would stop it.
+# An accent in a path would stop Python and pandoc where the locale knows none.
+ifneq ($(filter C POSIX,$(or $(LC_ALL),$(LC_CTYPE),$(LANG),C)),)
+export LC_ALL := C.UTF-8
+endif
 export PYTHONUTF8 := 1
 export PYTHONDONTWRITEBYTECODE := 1
 

@@ -38,60 +38,75 @@ def _notebook(folder, *sources, name="01_uno", parameters="n = 1"):
     return path
 
 
-def _command(folder, name="01_uno"):
-    return [sys.executable, "-m", "helpers.execute", folder / "mine.yaml", folder / f"{name}.ipynb",
-            folder / "out" / f"{name}.ipynb"]
+def _arguments(folder):
+    return [folder / "mine.yaml", folder / "01_uno.ipynb", folder / "out" / "01_uno.ipynb"]
 
 
-def _run(folder, name="01_uno"):
-    return subprocess.run(_command(folder, name), capture_output=True, text=True, cwd=store.ROOT)
+def _command(folder):
+    return [sys.executable, "-m", "helpers.execute", *_arguments(folder)]
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capfd):
+    """A function that executes the notebook here; it returns what was said, (output, errors), and whether it failed."""
+    def run():
+        monkeypatch.setattr(progress, "EVERY", 1e9)  # seconds: no line of a slow machine's comes between
+        monkeypatch.setattr(sys, "argv", ["execute", *map(str, _arguments(folder))])
+        failed = False
+        try:
+            execute.main()
+        except SystemExit as error:  # whose words Python would print
+            failed = True
+            print(error, file=sys.stderr)
+        return (*capfd.readouterr(), failed)
+    return run
 
 
 def _names(folder):
     return sorted(path.name for path in (folder / "out").glob("*") if path.name[0] != ".")
 
 
-def test_a_notebook_is_given_its_own_parameters_alone(folder):
+def test_a_notebook_is_given_its_own_parameters_alone(folder, run):
     _notebook(folder, name="02_dos", parameters="n = 1\nm = 2")
     (folder / "mine.yaml").write_text("n: 3\nm: 5\n", "utf8")
     path = _notebook(folder, "print(n, globals().get('m'))")
-    done = _run(folder)
-    assert done.returncode == 0 and done.stderr == ""
-    assert re.fullmatch(rf"Executing {path} \(2 cells\)\nExecuted {path} in \d+ s\n", done.stdout)
+    output, errors, failed = run()
+    assert not failed and errors == ""
+    assert re.fullmatch(rf"Executing {path} \(2 cells\)\nExecuted {path} in \d+ s\n", output)
     assert nbformat.read(folder / "out" / "01_uno.ipynb", 4).cells[-1].outputs[0].text == "3 None\n"
     assert _names(folder) == ["01_uno.ipynb"]
 
 
 @pytest.mark.parametrize("profile, message", [("nn: 3\n", "no notebook has the parameter nn"), ("- n\n", "must hold")])
-def test_a_wrong_profile_stops_before_anything_runs(folder, profile, message):
+def test_a_wrong_profile_stops_before_anything_runs(folder, run, profile, message):
     _notebook(folder, "open('ran', 'w')")
     (folder / "mine.yaml").write_text(profile, "utf8")
-    done = _run(folder)
-    assert done.returncode and message in done.stderr and len(done.stderr.splitlines()) == 1
-    assert done.stdout == "" and not (folder / "out").exists()
+    output, errors, failed = run()
+    assert failed and message in errors and len(errors.splitlines()) == 1
+    assert output == "" and not (folder / "out").exists()
 
 
-def test_a_failure_says_its_message_first_and_last_and_the_traceback_in_its_file(folder):
+def test_a_failure_says_its_message_first_and_last_and_the_traceback_in_its_file(folder, run):
     path = _notebook(folder, "raise ValueError('n must be small')")
     (folder / "out").mkdir()
     (folder / "out" / "01_uno.ipynb").write_text("of an earlier run", "utf8")
-    done = _run(folder)
-    failed = folder / "out" / "01_uno.failed.ipynb"
-    assert done.returncode and done.stderr.splitlines() == [
-        f"{path} failed: ValueError: n must be small", f"Its traceback is in {failed}", "ValueError: n must be small"]
+    left = folder / "out" / "01_uno.failed.ipynb"
+    _, errors, failed = run()
+    assert failed and errors.splitlines() == [
+        f"{path} failed: ValueError: n must be small", f"Its traceback is in {left}", "ValueError: n must be small"]
     assert _names(folder) == ["01_uno.failed.ipynb"]
-    assert any(output.output_type == "error" for cell in nbformat.read(failed, 4).cells
+    assert any(output.output_type == "error" for cell in nbformat.read(left, 4).cells
                for output in cell.get("outputs", ()))
     _notebook(folder, "1 + 1")
-    assert _run(folder).returncode == 0 and _names(folder) == ["01_uno.ipynb"]  # mended: its traceback goes
+    assert not run()[-1] and _names(folder) == ["01_uno.ipynb"]  # mended: its traceback goes
 
 
-def test_a_kernel_that_dies_or_ends_leaves_no_whole_notebook(folder):
+def test_a_kernel_that_dies_or_ends_leaves_no_whole_notebook(folder, run):
     for source, message, kept in [("import os\nos._exit(1)", "its kernel died", "What was executed before"),
                                   ("import sys\nsys.exit()", "01_uno.ipynb has a cell that failed, cell 3", "Its traceback")]:
         _notebook(folder, source, "2 + 2")
-        done = _run(folder)
-        assert done.returncode and message in done.stderr and f"\n{kept} is in " in done.stderr
+        _, errors, failed = run()
+        assert failed and message in errors and f"\n{kept} is in " in errors
         assert _names(folder) == ["01_uno.failed.ipynb"]
 
 
@@ -124,14 +139,14 @@ def test_the_second_waits_and_is_content(folder):
     assert (folder / "ran").read_text() == "once "  # by the first alone
 
 
-def test_one_that_was_killed_holds_nothing_and_leaves_nothing(folder):
+def test_one_that_was_killed_holds_nothing_and_leaves_nothing(folder, run):
     _notebook(folder, SLOW)
     first = _started(folder)
     first.kill()
     first.wait()
     _notebook(folder, "1 + 1")
-    after = _run(folder)
-    assert after.returncode == 0 and "waiting" not in after.stdout
+    output, _, failed = run()
+    assert not failed and "waiting" not in output
     assert not list((folder / "out").glob(".*.part.ipynb")) and _names(folder) == ["01_uno.ipynb"]
 
 
