@@ -35,16 +35,36 @@ def table(rows, **measured_on):
     return pd.DataFrame([{**measured_on, **row} for row in rows], columns=columns)
 
 
+def bounds():
+    """Return BOUNDS as JSON holds them: part of what kept checks depend on."""
+    return {check: list(bound) if bound else None for check, bound in BOUNDS.items()}
+
+
 def kept(parameters, rows, **measured_on):
     """Return the `table` of the checks rows(), kept as an artifact of these parameters.
 
     parameters: dict that JSON can hold, of all that the checks depend on. rows(): returns the rows; minutes.
+    On loading only what follows is proved: thresholds, and what has passed. Values are for `verify`.
     """
     def make():
         found = table(rows(), **measured_on)
         return {name: found[name].to_numpy(None if found[name].dtype in (float, bool) else str) for name in found}
 
-    return pd.DataFrame(store.cached("checks", parameters, make))
+    def check(found):
+        if not follows(pd.DataFrame(found), **measured_on):
+            raise ValueError(f"the kept checks of {measured_on} do not follow from their values: delete the artifact "
+                             "to have them made again")
+
+    return pd.DataFrame(store.cached("checks", parameters, make, check=check))
+
+
+def follows(found, **measured_on):
+    """Return whether a `table` of checks has the thresholds of BOUNDS, and has passed what its values say."""
+    if list(found) != [*measured_on, "check", "value", "threshold", "passed"] or not set(found.check) <= set(BOUNDS):
+        return False
+    expected = table([row(check, value) for check, value in zip(found.check, found.value)], **measured_on)
+    return bool(len(found)) and all(np.array_equal(found[name], expected[name], equal_nan=name == "threshold")
+                                    for name in (*measured_on, "threshold", "passed"))
 
 
 def summary(tables):

@@ -7,8 +7,10 @@ Each function takes the parameters of an artifact, what it holds, and a generato
 import itertools
 
 import numpy as np
+import pandas as pd
 
-from helpers import attacks, datasets, evaluation, gradients, proofs, robustness, store, training
+from helpers import attacks, datasets, evaluation, gradients, proofs, robustness, scrutiny, store, training
+from helpers import checks as the_checks
 
 NORMS = {str(norm): norm for norm in attacks.NORMS}
 MANY = 4 * proofs.FEW  # images, where an attack is one gradient
@@ -153,6 +155,31 @@ def statistics(parameters, kept, rng):
     for split in now.split.unique():
         yield (f"{data.name}, {split}", "its values", "of the images",
                proofs.same_rows(kept[kept.split == split], now[now.split == split]) and len(kept) == len(now))
+
+
+def checks(parameters, kept, rng):
+    """Make checks of `scrutiny` anew, a group at a time: seconds to minutes."""
+    found = pd.DataFrame(kept)
+    named = [str(name) for name in found.model.unique()]
+    key, groups = scrutiny.again(parameters)
+    same_key(parameters, key)
+    yield "thresholds, and what has passed", "so", "so or not", len(named) == 1 and the_checks.follows(found, model=named[0])
+    expected, told = set(), set(found.check)
+    for name in rng.permutation(list(groups)):
+        rows = the_checks.table(groups[name]())
+        expected |= set(rows.check)
+        values = found.set_index("check").value.reindex(rows.check).to_numpy()
+        image = np.array([_OF_AN_IMAGE.get(check, 0) for check in rows.check]) / parameters["n_check"]
+        same = np.abs(values - rows.value) <= np.maximum(image, 0.02 * np.abs(rows.value)) + 1e-6
+        yield (f"{named[0]}, {name}", dict(zip(rows.check, values)), dict(zip(rows.check, rows.value)),
+               bool((same | (np.isnan(values) & np.isnan(rows.value))).all()))
+    yield "no check less or more", told - expected, expected - told, told == expected
+
+
+# By how much one of n images changes a check, times n; of n searches (more_search), what two of them may differ by.
+_OF_AN_IMAGE = {"clean_accuracy": 1, "pgd_beats_fgsm": 1, "zero_gradient": 1, "zero_eps": 100, "more_iterations": 100,
+                "more_restarts": 100, "white_box_transfer": 100, "transfer_noise": 100, "masking_loss": 100,
+                "masking_float64": 100, "jpeg_aware": 100, "jpeg_score": 100, "gradient_free": 100, "more_search": 5}
 
 
 def _compared(kept, logits, attacked):

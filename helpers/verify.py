@@ -33,6 +33,7 @@ READS = {
 # by rng and computed again, a second or so each; None for `agrees` where it cannot be told, `now` saying why.
 KINDS = {
     "accuracy": recompute.accuracy, "answers": recompute.answers, "carlini_wagner": recompute.carlini_wagner,
+    "checks": recompute.checks,
     "confidence": recompute.confidence, "logits": recompute.logits, "robust_accuracy": recompute.robust_accuracy,
     "statistics": recompute.statistics, "transfer": recompute.transfer,
 }
