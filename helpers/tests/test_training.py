@@ -390,6 +390,15 @@ def test_a_networks_record_that_is_none_is_refused_by_name(lenet, field, value):
             training.read_network(path)
 
 
+def test_all_networks_that_ship_have_sound_records():
+    paths = list(store.SHIPPED.glob("network-*.keras"))
+    assert len(paths) > 10
+    for path in paths:
+        record = store.read_record(path)
+        training._check_record(path, record)
+        assert path.name == training.from_json(record["parameters"]).filename
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"started": "x", "seconds": 1, "history": {"loss": []}}',
                                   '{"started": 1, "seconds": 1, "history": {"loss": 1}}'])
 def test_a_history_that_is_none_is_refused_by_name(made, text):
