@@ -187,3 +187,58 @@ def test_all_that_ships_has_a_sound_record():
     assert len(records) > 100
     for path in records:
         assert store.read_record(path.with_suffix(""))["made"] < 1.9e9
+
+
+def _first(value, number):
+    return {"a": value["a"][:number]}
+
+
+def test_fewer_are_cut_from_the_next_larger_that_is_kept(made):
+    for n in (50, 20, 30):
+        store.cached("thing", {"n": n, "eps": [0.1]}, lambda: {"a": 100 * n + np.arange(n)})
+    store.cached("thing", {"n": 25, "eps": [0.2]}, lambda: {"a": np.zeros(25)})  # of another radius
+    store.cached("thing_too", {"n": 25, "eps": [0.1]}, lambda: {"a": np.zeros(25)})  # of another name
+    make, calls = _counter({"a": np.zeros(1)})
+    seen = []
+    for n, expected in ((20, 2000), (21, 3000), (30, 3000), (31, 5000)):
+        value = store.cached("thing", {"n": n, "eps": (0.1,)}, make, check=seen.append, sized=("n", _first))
+        assert np.array_equal(value["a"], expected + np.arange(n)) and seen[-1] is value and not calls
+        assert store.has("thing", {"n": n, "eps": [0.1]}, sized=("n", _first))
+    assert not store.has("thing", {"n": 21, "eps": [0.1]})  # of this very number
+    assert not store.has("thing", {"n": 51, "eps": [0.1]}, sized=("n", _first))
+    store.cached("thing", {"n": 51, "eps": [0.1]}, make, sized=("n", _first))
+    assert len(calls) == 1
+
+
+def test_what_is_cut_is_checked_and_no_stale_or_damaged_one_is(made, monkeypatch):
+    def refuse(value):
+        raise ValueError(f"{len(value['a'])} of them")
+    make, calls = _counter({"a": np.zeros(2)})
+    store.cached("thing", {"n": 4}, lambda: {"a": np.zeros(4)})
+    with pytest.raises(ValueError, match="2 of them"):
+        store.cached("thing", {"n": 2}, make, check=refuse, sized=("n", _first))
+    path = next(made.glob("*.npz"))
+    with monkeypatch.context() as patched:
+        patched.setenv("FRESH", str(store.read_record(path)["made"] + 1))
+        assert not store.has("thing", {"n": 2}, sized=("n", _first))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=path.name):
+        store.cached("thing", {"n": 2}, make, sized=("n", _first))
+    assert not calls
+
+
+def test_what_ships_is_read_alone_and_nothing_is_made(made, monkeypatch):
+    store.cached("thing", {"n": 1}, lambda: {"a": np.ones(3)})
+    record, = made.glob("*.json")
+    store.write_json(record, json.loads(record.read_text("utf8")) | {"made": 1e9})
+    made.rename(store.SHIPPED)
+    monkeypatch.setenv("FRESH", "1")
+    make, calls = _counter({"a": np.zeros(3)})
+    assert store.cached("thing", {"n": 1}, make)["a"].sum() == 0 and len(calls) == 1  # FRESH
+    store.cached("thing", {"n": 2}, make)
+    with store.shipped_alone():
+        assert store.cached("thing", {"n": 1}, make)["a"].sum() == 3
+        with pytest.raises(store.NotHere, match="thing-.*does not ship"):
+            store.cached("thing", {"n": 2}, make)
+    store.cached("thing", {"n": 2}, make)  # what is made here counts again
+    assert len(calls) == 2
