@@ -14,7 +14,8 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from helpers import evaluation, recompute, store, training
+from helpers import bode, defense, evaluation, explained, explorer, overfitting, recompute, store, training
+from helpers.bench import measure
 from helpers.progress import tqdm
 
 READS = {
@@ -36,6 +37,16 @@ KINDS = {
     "checks": recompute.checks,
     "confidence": recompute.confidence, "logits": recompute.logits, "robust_accuracy": recompute.robust_accuracy,
     "statistics": recompute.statistics, "transfer": recompute.transfer,
+    "jpeg_clean": defense.recompute_jpeg_clean, "jpeg_blind": defense.recompute_jpeg_blind,
+    "jpeg_aware": defense.recompute_jpeg_aware, "jpeg_drawn": defense.recompute_jpeg_drawn,
+    "jpeg_distances": defense.recompute_jpeg_distances,
+    "waves": bode.recompute_waves, "wave_errors": bode.recompute_wave_errors,
+    "codec_waves": bode.recompute_codec_waves, "least_amplitude": bode.recompute_least_amplitude,
+    "gain_seeds": bode.recompute_gain_seeds,
+    "map_changes": explained.recompute_map_changes, "map_cascade": explained.recompute_map_cascade,
+    "map_labels": explained.recompute_map_labels, "tale": explained.recompute_tale,
+    "explorer": explorer.recompute_explorer, "overfitting_run": overfitting.recompute_overfitting_run,
+    "bench_run": measure.recompute_bench_run,
 }
 
 

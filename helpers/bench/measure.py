@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from helpers import attacks, datasets, evaluation, gradients, training
+from helpers import attacks, datasets, evaluation, gradients, proofs, store, training, units
 from helpers.bench import peers
 
 FIRST = 1000  # test images from here on; the settings of our attacks were chosen on those before
@@ -86,7 +86,7 @@ def parameters(cell, library, variant, n=None, repeats=None):
             "variant": variant, "first": FIRST, "n": n, "repeats": repeats}
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def subject(dataset, model, n):
     """Return (network, x, y): its first n correctly classified test images from FIRST on."""
     recipe, = training.recipes(dataset, model)
@@ -214,3 +214,96 @@ def distances(model, x, y, x_adv, targeted):
     fine = (flat >= -1e-6).all(axis=1) & (flat <= 1 + 1e-6).all(axis=1) & (flat > 0).any(axis=1)
     success = fine & ((answer == y) if targeted else (answer != y))
     return np.where(success, attacks.l2(x_adv - x), np.nan)
+
+
+def prove(of, kept):
+    """Raise ValueError unless a loaded measurement can be true, and some of its L2 norms come out again.
+
+    Those of Carlini & Wagner, which take seconds an image, are left to `make verify`. of: its parameters.
+    """
+    count = 3 if of["attack"] == "carlini_wagner" else 4
+    units.prove(recompute_bench_run(of, kept, np.random.default_rng()), count, "measurements",
+                f"{of['library']}'s {of['attack']} on {of['network']}")
+
+
+def recompute_bench_run(of, kept, rng):
+    """Yield units of what `measure` keeps: its times against one another, and L2 norms of our attack made anew.
+
+    FGSM is one and the same in all libraries; of PGD others draw other starts, and of Carlini & Wagner they
+    have other searches: their norms are only near ours. Seconds are another machine's, or of another load: what
+    is measured again, on the same processor, is the quotient of our time and of bare passes in turn with it.
+    """
+    recipe = training.recipe_named(of["network"])
+    cell = Cell(recipe.dataset, recipe.architecture, of["attack"], float(of["norm"]), of["targeted"])
+    library, variant, n = of["library"], of["variant"], of["n"]
+    if cell not in CELLS or (library, variant) not in libraries(cell):
+        raise store.NotHere("there is no such cell of the benchmark")
+    units.as_made(of, parameters(cell, library, variant, n, of["repeats"]))
+    yield _formed(kept, library, n, of["repeats"])
+    yield _times(kept, cell, library)
+    yield _norms(kept["l2"], cell, n)
+    model, x, y = subject(cell.dataset, cell.model, n)
+    size = {"fgsm": 4 * proofs.FEW, "pgd": proofs.FEW, "carlini_wagner": 1}[cell.attack]
+    for turn in range(4):
+        rows = proofs.sample(rng, n, size)
+        settings = {"attack": cell.attack, "norm": cell.norm, **cell.settings}
+        if cell.attack == "pgd":
+            settings["positions"] = rows
+        told = labels(y[rows], cell.targeted)
+        x_adv = peers.ours(model, x[rows], told, cell.targeted, settings)
+        now = distances(model, x[rows], told, x_adv, cell.targeted)
+        yield _alike(kept["l2"][rows], now, cell, library, rows)
+    path = store.find(f"bench_run-{store.digest(of)}.npz")
+    if library != "ours" or cell.attack != "fgsm" or not path or path[1].get("processor") != store.processor():
+        yield "seconds", "", "measured again only for our FGSM, on the same processor", None
+        return
+    before, now = (_quotients(found) for found in (kept, measure(cell, library, variant, n, 1)))
+    yield units.holds("seconds over those of bare passes", f"{np.median(before):.2f}, now {now[0]:.2f}",
+                      before.min() / 1.5 < now[0] < 1.5 * before.max())
+
+
+def _formed(kept, library, n, repeats):
+    beside = {"ours_seconds": (repeats + 1,)} if library != "ours" else {
+        "bare_seconds": (repeats + 1,), "passes": (1,)}
+    shapes = {"seconds": (repeats,), "l2": (n,), **beside}
+    return units.holds("arrays", "of its images and calls", kept.keys() == shapes.keys() and all(
+        kept[name].shape == shape for name, shape in shapes.items()))
+
+
+def _times(kept, cell, library):
+    """Return the unit of the times: positive; calls alike; none in half the time of the passes that it takes."""
+    times = [values for name, values in kept.items() if name.endswith("seconds")]
+    fine = all(np.isfinite(values).all() and (values > 0).all() and values.max() < 5 * values.min()
+               for values in times) and (_quotients(kept) > 0.5).all()
+    if library == "ours":
+        each = {"fgsm": 1, "pgd": cell.settings.get("nb_iter")}
+        passes, = kept["passes"]
+        fine = fine and passes == each.get(cell.attack, passes) and passes >= 1 and (_quotients(kept) < 3).all()
+    return units.holds("seconds", "positive, of one spread, and not below those of the passes", fine)
+
+
+def _quotients(kept):
+    """Return each call's seconds over the mean of those measured before and after it."""
+    beside = kept["bare_seconds" if "bare_seconds" in kept else "ours_seconds"]
+    return kept["seconds"] / ((beside[:-1] + beside[1:]) / 2)
+
+
+def _norms(l2, cell, n):
+    """Return the unit of the L2 norms: positive, and no longer than the attack's ball and the box allow."""
+    model, x, _ = subject(cell.dataset, cell.model, n)
+    side = np.sqrt(x[0].size)
+    longest = cell.settings["eps"] * (1 if cell.norm == 2 else side) if "eps" in cell.settings else side
+    found = l2[~np.isnan(l2)]
+    return units.holds("L2 norms", f"in (0, {longest:.4g}]",
+                       (found > 0).all() and (found <= longest * (1 + 1e-4)).all())
+
+
+def _alike(kept, now, cell, library, rows):
+    """Return the unit of L2 norms of our attack made anew against those kept, NaN where it failed."""
+    low, high = {"fgsm": (0.999, 1.001), "pgd": (0.75, 1.3) if library != "ours" else (0.95, 1.05),
+                 "carlini_wagner": (0.3, 4) if library != "ours" else (0.95, 1.05)}[cell.attack]
+    both = ~np.isnan(kept) & ~np.isnan(now)
+    same = np.where(both, (kept >= low * now) & (kept <= high * now), np.isnan(kept) & np.isnan(now))
+    may_fail = library != "ours" and cell.attack == "carlini_wagner"  # its own search
+    told = f"{np.nansum(kept):.4g} in all, of our attack now {np.nansum(now):.4g}"
+    return units.holds(f"L2 norms of images {rows[0]}, …", told, np.mean(same | (may_fail & np.isnan(kept))) >= 0.9)

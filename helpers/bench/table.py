@@ -1,10 +1,12 @@
 """The benchmark as a table: one tidy row for each library, cell and quantity, with its interval."""
+import functools
+
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from helpers import evaluation, store
-from helpers.bench import measure, peers
+from helpers.bench import measure
+from helpers.progress import tqdm
 
 COLUMNS = ["dataset", "model", "seed", "attack", "norm", "eps", "targeted", "library", "variant", "n",
            "repeats", "metric", "value", "low", "high"]
@@ -29,11 +31,25 @@ def benchmark(cells=measure.CELLS, n=None, repeats=None):
             bar.set_description(name(*key))
             what = wanted[key]
             kept[key] = store.cached("bench_run", what, lambda: measure.measure(
-                *key, what["n"], what["repeats"]))
+                *key, what["n"], what["repeats"]), check=functools.partial(measure.prove, what))
         measured = {key: kept[key] for key in wanted}
         store.cached("bench_l2", listed, lambda: {name(*key): m["l2"] for key, m in measured.items()})
         return combine(measured)
-    return store.cached("bench", listed, collect)
+
+    def check(table):
+        found = {key: store.cached("bench_run", what, None) for key, what in wanted.items()
+                 if store.has("bench_run", what)}
+        if len(found) == len(wanted) and not _same(table, combine(found)):
+            raise ValueError("the kept table of the benchmark is not that of its measurements: delete it to have "
+                             "it made again")
+    return store.cached("bench", listed, collect, check=check)
+
+
+def _same(one, two):
+    """Return whether two tables state the same numbers of the same measurements, in any order."""
+    keys = ["dataset", "model", "attack", "norm", "targeted", "library", "variant", "metric"]
+    one, two = (table.sort_values(keys)[["value", "low", "high"]].to_numpy(float) for table in (one, two))
+    return one.shape == two.shape and np.allclose(one, two, rtol=1e-6, equal_nan=True)
 
 
 def finished():
@@ -42,8 +58,8 @@ def finished():
     A cell counts from the moment that our own attack has been measured on it.
     """
     wanted, _ = _wanted(measure.CELLS)
-    kept = {key: store.cached("bench_run", what, None) for key, what in wanted.items()
-            if store.has("bench_run", what)}
+    kept = {key: store.cached("bench_run", what, None, check=functools.partial(measure.prove, what))
+            for key, what in wanted.items() if store.has("bench_run", what)}
     kept = {key: value for key, value in kept.items() if (key[0], "ours", "compiled") in kept}
     return combine(kept) if kept else None
 
@@ -122,22 +138,6 @@ def difference(ours, peer):
     a, b = ours[:n][both].astype(np.float64), peer[:n][both].astype(np.float64)
     return [_row("difference", _percent(a, b), _interval(_percent, a, b))
             | {"n": int(both.sum())}]
-
-
-def recompute(row):
-    """Return the value of one row of `benchmark`, computed anew; None but for our FGSM's results."""
-    cells = [cell for cell in measure.CELLS
-             if all(row[key] == value for key, value in cell._asdict().items())]
-    if row["library"] != "ours" or row["attack"] != "fgsm" or len(cells) != 1:
-        return None
-    cell, = cells
-    model, x, y = measure.subject(cell.dataset, cell.model, int(row["n"]))
-    told = measure.labels(y, cell.targeted)
-    settings = {"attack": cell.attack, "norm": cell.norm, **cell.settings}
-    x_adv = peers.ours(model, x, told, cell.targeted, settings)
-    l2 = measure.distances(model, x, told, x_adv, cell.targeted)
-    values = {new["metric"]: new["value"] for new in quantities({"l2": l2, "seconds": np.ones(1)})}
-    return None if row["metric"] == "seconds" else values.get(row["metric"])
 
 
 def text(table):

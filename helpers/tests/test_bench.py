@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from helpers import attacks
+from helpers import attacks, store
 from helpers.bench import measure, peers, table
 
 CW = measure.Cell("mnist", "lenet", "carlini_wagner", 2.0, False)
@@ -106,6 +106,7 @@ def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_read(made, monke
             raise KeyboardInterrupt
         return {"seconds": np.ones(repeats), "l2": np.arange(1.0, n + 1)}
     monkeypatch.setattr(measure, "measure", stand_in)
+    monkeypatch.setattr(measure, "prove", lambda of, kept: None)
     monkeypatch.setattr(measure, "parameters", lambda cell, library, variant, n, repeats: {
         "cell": cell.name, "library": library, "variant": variant, "n": 4, "repeats": 1})
     with pytest.raises(KeyboardInterrupt):
@@ -115,8 +116,6 @@ def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_read(made, monke
     pd.testing.assert_frame_equal(table.benchmark([FGSM]), rows)
     assert len(calls) == len(measure.libraries(FGSM)) + 1
     assert "foolbox as shipped" in table.text(rows)
-    record = json.loads(next(made.glob("bench-*.csv.json")).read_text())
-    assert record["recompute"] == "helpers.bench.table:recompute"
     assert set(np.load(next(made.glob("bench_l2-*.npz"))).files) == {
         table.name(FGSM, *peer) for peer in measure.libraries(FGSM)}
 
@@ -132,21 +131,53 @@ def test_what_takes_the_most_is_measured_last_and_listed_in_its_place(made, monk
         "ours", "foolbox", "art", "cleverhans"]
 
 
-def test_recompute_finds_what_was_measured_and_leaves_the_rest(tmp_path):
-    l2 = _fgsm(n=20)
-    rows = table.combine({(FGSM, "ours", "compiled"): {"seconds": np.ones(1), "l2": l2}})
-    rows.to_csv(tmp_path / "table.csv", index=False)  # as a row comes to `make verify`
-    for row in pd.read_csv(tmp_path / "table.csv").to_dict(orient="records"):
-        again = table.recompute(row)
-        assert again is None if row["metric"] == "seconds" else again == pytest.approx(row["value"])
-        assert table.recompute(row | {"library": "foolbox"}) is None
-        assert table.recompute(row | {"attack": "pgd"}) is None
-
-
-def _fgsm(n):
-    model, x, y = measure.subject("mnist", "lenet", n)
+@pytest.fixture
+def run(made, lenet, monkeypatch):
+    """A measurement of our FGSM on few images, as it is kept: (parameters, arrays)."""
+    of = measure.parameters(FGSM, "ours", "compiled", 20, 2)
+    model, x, y = measure.subject("mnist", "lenet", 20)
     x_adv = attacks.fgsm(model, x, y, eps=measure.SETTINGS["mnist", "fgsm", np.inf]["eps"])
-    return measure.distances(model, x, y, x_adv, targeted=False)
+    return of, {"seconds": np.array([1.1, 1.2]), "bare_seconds": np.ones(3), "passes": np.ones(1),
+                "l2": measure.distances(model, x, y, x_adv, targeted=False)}
+
+
+def _outcomes(of, kept):
+    return [agrees for *_, agrees in measure.recompute_bench_run(of, kept, np.random.default_rng(0))]
+
+
+def test_a_measurement_is_proved_by_our_attack_made_anew(run):
+    of, kept = run
+    measure.prove(of, kept)
+    assert _outcomes(of, kept)[:-1] == [True] * 7 and _outcomes(of, kept)[-1] is None  # seconds of another machine
+    peer = measure.parameters(FGSM, "cleverhans", "as shipped", 20, 2)
+    kept = {"seconds": kept["seconds"], "l2": kept["l2"], "ours_seconds": kept["bare_seconds"]}
+    measure.prove(peer, kept)
+
+
+@pytest.mark.parametrize("name, change", [
+    ("seconds", lambda seconds: -seconds), ("seconds", lambda seconds: seconds / 10), ("seconds", lambda seconds: seconds * 10),
+    ("seconds", lambda seconds: np.append(seconds, 1.0)), ("bare_seconds", lambda seconds: seconds * np.nan),
+    ("passes", lambda passes: passes * 2), ("l2", lambda l2: l2 * 0.9), ("l2", lambda l2: l2 * 3), ("l2", lambda l2: l2 * 0),
+    ("l2", lambda l2: l2 * np.nan), ("l2", lambda l2: np.where(np.isnan(l2), 4.0, l2))])
+def test_a_forged_measurement_is_refused(run, name, change):
+    of, kept = run
+    with pytest.raises(ValueError, match="kept measurements of ours's fgsm on .* are not those that it computes"):
+        measure.prove(of, kept | {name: change(kept[name])})
+
+
+def test_a_forged_table_is_refused(made, monkeypatch):
+    monkeypatch.setattr(measure, "prove", lambda of, kept: None)
+    monkeypatch.setattr(measure, "measure", lambda cell, library, variant, n, repeats: {
+        "seconds": np.ones(repeats), "l2": np.arange(1.0, n + 1)})
+    monkeypatch.setattr(measure, "parameters", lambda cell, library, variant, n, repeats: {
+        "cell": cell.name, "library": library, "variant": variant, "n": 4, "repeats": 1})
+    rows = table.benchmark([FGSM])
+    pd.testing.assert_frame_equal(table.benchmark([FGSM]), rows)
+    path, = made.glob("bench-*.csv")
+    rows["value"] *= 2
+    store.write(path, lambda partial: rows.to_csv(partial, index=False), store.read_record(path)["parameters"], 1.0)
+    with pytest.raises(ValueError, match="is not that of its measurements"):
+        table.benchmark([FGSM])
 
 
 @pytest.fixture(scope="module")
