@@ -79,7 +79,7 @@ def test_a_notebook_is_given_its_own_parameters_alone(folder, run):
 
 @pytest.mark.parametrize("profile, message", [("nn: 3\n", "no notebook has the parameter nn"), ("- n\n", "must hold")])
 def test_a_wrong_profile_stops_before_anything_runs(folder, run, profile, message):
-    _notebook(folder, "open('ran', 'w')")
+    _notebook(folder, "1 + 1")
     (folder / "mine.yaml").write_text(profile, "utf8")
     output, errors, failed = run()
     assert failed and message in errors and len(errors.splitlines()) == 1
@@ -123,6 +123,7 @@ def test_a_file_cut_by_a_full_disk_is_not_said_to_hold_a_traceback(folder, monke
     assert "No space left" in message and str(folder / "out") in message and where == "" and _names(folder) == []
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(store.ROOT)}
 SLOW = """import os, time
 with open("ran", "a") as file: file.write("once ")
 while not os.path.exists("go"): time.sleep(0.1)"""
@@ -131,7 +132,7 @@ while not os.path.exists("go"): time.sleep(0.1)"""
 def test_the_second_waits_and_is_content(folder):
     _notebook(folder, SLOW)
     first = _started(folder)
-    second = subprocess.Popen(_command(folder), stdout=subprocess.PIPE, text=True, cwd=store.ROOT)
+    second = subprocess.Popen(_command(folder), stdout=subprocess.PIPE, text=True, cwd=folder, env=ENVIRONMENT)
     assert f"is being made by process {first.pid}: waiting" in second.stdout.readline()
     (folder / "go").touch()
     assert first.wait() == 0
@@ -152,8 +153,7 @@ def test_one_that_was_killed_holds_nothing_and_leaves_nothing(folder, run):
 
 def _started(folder):
     """Start the execution of a notebook that writes the file `ran`; return its process when it has."""
-    process = subprocess.Popen(_command(folder), stdout=subprocess.DEVNULL, cwd=folder,
-                               env={**os.environ, "PYTHONPATH": str(store.ROOT)})
+    process = subprocess.Popen(_command(folder), stdout=subprocess.DEVNULL, cwd=folder, env=ENVIRONMENT)
     while not (folder / "ran").exists():
         assert process.poll() is None
         time.sleep(0.1)
