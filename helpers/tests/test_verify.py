@@ -4,9 +4,10 @@ import math
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from helpers import evaluation, robustness, store, training, verify
+from helpers import datasets, evaluation, robustness, store, training, verify
 from helpers.tests import forgery
 
 LENET, ADVERSARIAL = training.RECIPES["mnist", "lenet"], training.ADVERSARIAL["mnist", "lenet"]
@@ -170,3 +171,57 @@ def test_forged_logits_are_found(both):
     assert all(agrees for *_, agrees in forgery.units(path, 3))
     forgery.arrays(path, lambda arrays: arrays["logits"].__setitem__(7, -arrays["logits"][7]))
     assert forgery.disagrees(path, 3)
+
+
+@pytest.fixture
+def counted(made):
+    """The path of the shipped statistics of MNIST, in an otherwise empty store."""
+    store.SHIPPED.mkdir(parents=True)
+    for path in (store.ROOT / "data" / "shipped").glob("statistics-*.csv"):
+        if "mnist" in path.read_text("utf8"):
+            shutil.copy(path, store.SHIPPED), shutil.copy(store.record_path(path), store.SHIPPED)
+    path, = store.SHIPPED.glob("*.csv")
+    return path
+
+
+@pytest.mark.parametrize("split, quantity", [("test", "class 3"), ("test", "mean 0"), ("train", "deviation 0")])
+def test_forged_statistics_are_found(counted, split, quantity):
+    def change(rows):
+        rows.loc[(rows.split == split) & (rows.quantity == quantity), ["value", "low", "high"]] *= 1.01
+    datasets.statistics("mnist")
+    forgery.rows(counted, change)
+    if split == "test":  # on loading, only these
+        with pytest.raises(ValueError, match="statistics of mnist"):
+            datasets.statistics("mnist")
+    assert forgery.disagrees(counted, 2)
+
+
+def test_intervals_follow_from_values_alone():
+    rows = pd.DataFrame({"n": [40, 10], "value": [0.5, 1.0]})
+    rows[["low", "high"]] = [evaluation.interval(20, 40), evaluation.interval(10, 10)]
+    assert evaluation.intervals_follow(rows)
+    for column, value in (("low", 0.2), ("high", 0.9), ("value", 0.52), ("value", 1.5), ("value", math.nan), ("n", 41)):
+        changed = rows.copy()
+        changed.loc[0, column] = value
+        assert not evaluation.intervals_follow(changed), column
+
+
+def test_the_chapters_that_read_a_kind_give_it_its_weight(monkeypatch):
+    monkeypatch.setattr(verify, "READS", {"1": ("a", "b"), "2": ("b",), "3": ("c",)})
+    assert verify.weights(["a", "b", "c"]) == pytest.approx({"a": 0.5 / 3, "b": 1.5 / 3, "c": 1 / 3})
+    assert verify.weights(["a", "z"]) == pytest.approx({"a": 1 / 3, "z": 2 / 3})  # z, which no chapter reads: a whole one
+
+
+def test_each_kind_has_its_turn_before_any_has_a_second(tmp_path, monkeypatch):
+    asked = []
+
+    def function(parameters, kept, rng):
+        for turn in itertools.count():
+            asked.append(parameters["kind"])
+            yield "entry", turn, turn, True
+    monkeypatch.setattr(verify, "KINDS", {name: function for name in "abc"})
+    monkeypatch.setattr(store, "read", lambda path: None)
+    found = [(tmp_path / f"{name}-{i}.npz", {"parameters": {"kind": name}}) for name in "abc" for i in range(3)]
+    turns = [name for name, _ in itertools.islice(verify.drawn(found, np.random.default_rng(0)), 300)]
+    assert sorted(turns[:3]) == ["a", "b", "c"] and turns == asked
+    assert min(turns.count(name) for name in "abc") > 70
