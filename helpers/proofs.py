@@ -2,9 +2,9 @@
 
 On another processor logits differ in the last bits. So an answer counts as the same where the kept one is the
 largest logit up to `rounding`. Where an attack ends may differ by more, since its steps follow the gradient's
-signs: there the kept answer may lie a tenth of the range of the logits below, and one in 16 may be any (`agree`).
-With oneDNN's kernels for an older processor (ONEDNN_MAX_CPU_ISA=AVX2), 4 of 6,000 of our networks' answers under
-attack change, and at most 1 of 64 at one radius.
+signs: there the kept answer may lie a tenth of the range of the logits below, and one in 16 may be any
+(`agree`). With oneDNN's kernels for an older processor (ONEDNN_MAX_CPU_ISA=AVX2), 4 of 6,000 of our networks'
+answers under attack change, and at most 1 of 64 at one radius.
 """
 import numpy as np
 import pandas as pd
@@ -19,7 +19,10 @@ def sample(rng, candidates, size):
 
 
 def rounding(logits, attacked=False):
-    """Return by how much each image's logits may differ between processors, (N,); attacked: of images attacked anew."""
+    """Return by how much each image's logits may differ between processors, (N,).
+
+    attacked: these are of images attacked anew.
+    """
     return 0.1 * np.ptp(logits, axis=1) if attacked else 1e-2 + 1e-3 * np.abs(logits).max(axis=1)
 
 

@@ -2,9 +2,10 @@
 
 It looks at data/shipped alone. Every file must have a record with its SHA-256, and every network the
 accuracy that its record says. Then entries are drawn at random from every kind of artifact, and computed
-again by the function that KINDS names, until the time is over. At first each kind has its turn; then it is drawn
-with a weight: every chapter of the report (READS) counts the same, and in it every kind that it reads. So
-a kind counts by what rests on it, and not by its number of files or entries. Of a kind, each artifact is as likely.
+again by the function that KINDS names, until the time is over. At first each kind has its turn; then it is
+drawn with a weight: every chapter of the report (READS) counts the same, and in it every kind that it
+reads. So a kind counts by what rests on it, and not by its number of files or entries. Of a kind, each
+artifact is as likely.
 """
 import math
 import sys
@@ -21,10 +22,12 @@ from helpers.progress import tqdm
 READS = {
     "01_datos": ("statistics", "logits"),
     "02_entrenamiento": ("logits", "accuracy"),
-    "03_ataques": ("answers", "robust_accuracy", "transfer", "carlini_wagner", "confidence", "checks", "bench_run"),
-    "04_defensa_jpeg": ("jpeg_clean", "jpeg_blind", "jpeg_aware", "jpeg_drawn", "jpeg_distances", "carlini_wagner",
-                        "checks"),
-    "05_transferencia": ("waves", "wave_errors", "codec_waves", "least_amplitude", "gain_seeds", "carlini_wagner"),
+    "03_ataques": ("answers", "robust_accuracy", "transfer", "carlini_wagner", "confidence", "checks",
+                   "bench_run"),
+    "04_defensa_jpeg": ("jpeg_clean", "jpeg_blind", "jpeg_aware", "jpeg_drawn", "jpeg_distances",
+                        "carlini_wagner", "checks"),
+    "05_transferencia": ("waves", "wave_errors", "codec_waves", "least_amplitude", "gain_seeds",
+                         "carlini_wagner"),
     "06_sobreajuste": ("overfitting_run",),
     "07_saliencia": ("map_changes", "map_cascade", "map_labels", "tale", "carlini_wagner"),
     "explorador": ("explorer",),
@@ -78,7 +81,7 @@ def kind(path):
 
 
 def weights(kinds):
-    """Return the weight of each kind, adding up to 1: see above. One that no chapter reads counts as one of the rest."""
+    """Return the weight of each kind, adding up to 1: see above. Those that no chapter reads count as one chapter."""
     shares = {name: sum(1 / len(read) for read in READS.values() if name in read) for name in kinds}
     unread = [name for name, share in shares.items() if not share]
     shares |= {name: 1 / len(unread) for name in unread}
@@ -101,9 +104,9 @@ def networks(found):
 
 
 def drawn(found, rng):
-    """Yield (kind, unit) without end: units of artifacts drawn at random, each kind once and then by its weight.
+    """Yield (kind, unit): units of artifacts drawn at random, each kind once and then by its weight.
 
-    Ends when no artifact has any unit left.
+    Ends only when no artifact has any unit left.
     """
     pools = {}
     for path, record in found:
@@ -154,7 +157,7 @@ def verify(minutes=10.0, seed=None):
     end, seed = time.monotonic() + 60 * minutes, np.random.SeedSequence().entropy if seed is None else seed
     with store.shipped_alone():
         found = files()
-        print(f"{len(found)} shipped files have their recorded SHA-256. Entries are drawn by the seed {seed}.")
+        print(f"{len(found)} shipped files have their recorded SHA-256. Seed of what is drawn: {seed}.")
         tally, why = {name: Counter() for name in sorted({kind(path) for path, _ in found})}, {}
         for unit in networks(found):
             _count(tally["network"], why, "network", *unit)
