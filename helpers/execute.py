@@ -32,7 +32,8 @@ def execute(profile, notebook, executed):
     Raises ValueError where the profile does not fit the notebooks, and Failure where the notebook fails.
     """
     notebook, executed = Path(notebook), Path(executed)
-    given = parameters.of_profile(Path(profile), sorted({*Path(profile).parent.glob("[0-9]*.ipynb"), notebook}))[notebook.stem]
+    sharing = {*Path(profile).parent.glob("[0-9]*.ipynb"), notebook}
+    given = parameters.of_profile(Path(profile), sorted(sharing))[notebook.stem]
     executed.parent.mkdir(parents=True, exist_ok=True)
     with _alone(executed) as waited:
         if not (waited and executed.exists()):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import nbformat
 import yaml
 
-from helpers import store
+from helpers import progress, store
 
 NOTEBOOKS = store.ROOT / "notebooks"
 FILE = Path  # what a parameter may be: the path of a file that is there
@@ -34,6 +34,15 @@ def check(namespace, **allowed):
     are the names that papermill injected and that are not in `allowed`. The sizes of OF_TEST, and train_size,
     must not exceed the images at hand of the data sets that `dataset` names (MNIST, without such a parameter).
     """
+    try:
+        _check(namespace, allowed)
+    except ValueError as error:  # whose message says all: no traceback in the notebook, and first in the terminal
+        error._render_traceback_ = lambda message=str(error): [f"ValueError: {message}"]
+        progress.say(str(error))
+        raise
+
+
+def _check(namespace, allowed):
     unknown = [name for name in _injected(namespace.get("In", [])) if name not in allowed]
     if unknown:
         raise ValueError(f"unknown parameter {_meant(unknown, allowed)}: this notebook has {', '.join(allowed)}"

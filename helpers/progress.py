@@ -4,6 +4,7 @@
 twenty minutes; so a kernel that no Jupyter server runs shows the bar a second time, where it was started:
 below papermill's own on a terminal, else as a line now and then.
 """
+import contextlib
 import os
 import re
 import sys
@@ -65,18 +66,35 @@ def _due():
     return due
 
 
+def say(text):
+    """Write a line where this kernel was started, above a bar that is there; nothing outside such kernels."""
+    descriptor = _descriptor() if "ipykernel" in sys.modules else None
+    if descriptor is not None:
+        _write(descriptor, f"\r\x1b[K{text}\n" if os.isatty(descriptor) else f"\n{text}\n")
+
+
 def _second(bar, close=False):
     """Show a notebook's bar where its kernel was started, below the bar that is there."""
-    if "JPY_SESSION_NAME" in os.environ:  # a Jupyter server's own log is no place for it
+    descriptor = _descriptor()
+    if descriptor is None:
         return
-    try:
-        descriptor = sys.stderr.fileno()  # ipykernel gives that of the original
-        terminal = os.isatty(descriptor)
-        width = (os.get_terminal_size(descriptor).columns or 80) - 1 if terminal else 0
-        text = "" if close else bar.format_meter(**bar.format_dict | {"ncols": width, "bar_format": None}).strip()
-        if terminal:
-            os.write(descriptor, f"\n\r\x1b[K{text}\x1b[A\r".encode())
-        elif text and _due():
-            os.write(descriptor, f"{text}\n".encode())
-    except OSError:  # no standard error, or nobody reads it any more: the work goes on without
-        pass
+    terminal = os.isatty(descriptor)
+    width = (os.get_terminal_size(descriptor).columns or 80) - 1 if terminal else 0
+    text = "" if close else bar.format_meter(**bar.format_dict | {"ncols": width, "bar_format": None}).strip()
+    if terminal:
+        _write(descriptor, f"\n\r\x1b[K{text}\x1b[A\r")
+    elif text and _due():
+        _write(descriptor, f"{text}\n")
+
+
+def _descriptor():
+    """Return that of the standard error that this kernel was started with; None if it has none, or a server's."""
+    if "JPY_SESSION_NAME" in os.environ:  # a Jupyter server's own log is no place for bars
+        return None
+    with contextlib.suppress(OSError):
+        return sys.stderr.fileno()  # ipykernel gives that of the original
+
+
+def _write(descriptor, text):
+    with contextlib.suppress(OSError):  # nobody reads it any more: the work goes on without
+        os.write(descriptor, text.encode())

@@ -1,5 +1,6 @@
 """The notebooks' form, and what they do with parameters; executing them is `make smoke`'s part."""
 import ast
+import os
 import statistics
 import subprocess
 import sys
@@ -83,12 +84,17 @@ def test_every_citation_is_in_the_bibliography(path):
     ("02_entrenamiento", ["-p", "epochs", "-1"], "epochs must be .*got -1"),
     ("01_datos", ["-p", "dataset", "mnist"], "unknown parameter dataset"),
 ])
-def test_a_wrong_parameter_stops_at_once(name, arguments, message, tmp_path):
+def test_a_wrong_parameter_stops_at_once_and_is_said_first_and_last(name, arguments, message, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}  # ipykernel looks
     run = subprocess.run(
         [sys.executable, "-m", "papermill", "-k", "python3", f"{name}.ipynb",
          str(tmp_path / "out.ipynb"), "--no-progress-bar", *arguments],
-        cwd=parameters.NOTEBOOKS, capture_output=True, text=True)
+        cwd=parameters.NOTEBOOKS, capture_output=True, text=True, env=environment)
     assert run.returncode != 0
+    before, _, after = run.stderr.partition("Traceback (most recent call last)")
+    assert render.re.search(f"^{message}", before, render.re.M)
+    assert render.re.match(f"ValueError: {message}", after.strip().splitlines()[-1])
+    assert "absl" not in run.stderr and "TCP without" not in run.stderr
     out = nbformat.read(tmp_path / "out.ipynb", 4)
     errors = [output for cell in out.cells for output in cell.get("outputs", [])
               if output.output_type == "error"]
