@@ -10,11 +10,12 @@ from distributed import Client, LocalCluster
 from helpers import datasets, evaluation, gradients, overfitting, parameters, saliency, store, sweeps, training
 
 SIZES = {"n": 20, "n_distance": 3}
+SETTINGS = {"settings": store.as_kept(overfitting.SETTINGS)}
 
 
 def test_checkpoints_of_one_run_are_measured_by_themselves(made):
     recipe = overfitting.recipe(0, epochs=2, label_noise=0.2, train_size=300)
-    found = overfitting.measure(training.as_json(recipe), [1, 2], **SIZES)
+    found = overfitting.measure(training.as_json(recipe), [1, 2], **SIZES, **SETTINGS)
     data = datasets.load("mnist")
     x, y = data.x_test[:20], data.y_test[:20]
     for k, epochs in enumerate((1, 2)):
@@ -77,12 +78,12 @@ def test_a_study_joins_its_runs_in_order(made, in_process):
     epochs, layers = found.values()
     assert epochs["value"].tolist() == [1, 2, 3] and epochs["right"].shape == (3, 2, 6, 13, 20)
     assert layers["parameters"][2, 0] - layers["parameters"][0, 0] == 2 * (84 * 84 + 84)
-    run = {"recipe": training.as_json(overfitting.recipe(1, epochs=3, train_size=200)), "epochs": [1, 2, 3], **SIZES}
+    run = {"recipe": training.as_json(overfitting.recipe(1, epochs=3, train_size=200)), "epochs": [1, 2, 3], **SIZES, **SETTINGS}
     one = store.cached("overfitting_run", run, None)  # of the second seed, as the worker sent it
     for name in ("test_loss", "l2", "right"):
         assert np.array_equal(epochs[name][:, 1], one[name])
     deep = {"recipe": training.as_json(overfitting.recipe(0, epochs=1, extra_layers=2, label_noise=0.2, train_size=200)),
-            "epochs": [1], **SIZES}
+            "epochs": [1], **SIZES, **SETTINGS}
     assert np.array_equal(layers["profile"][2, 0], store.cached("overfitting_run", deep, None)["profile"][0])
     kept = {path.name for path in made.iterdir()}
     again = overfitting.studies(parts, seeds=range(2), epochs=1, train_size=200, workers=1, **SIZES)
@@ -144,3 +145,87 @@ def test_losses_of_attacks_that_are_mistaken_and_mended():
     F = np.array([30, 1, -8.0])
     cooled = z / np.maximum(np.abs(F), 1)[:, None]
     np.testing.assert_allclose(mended, np.log(np.exp(cooled).sum(axis=1)) - cooled[:, 0], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A shipped run of several epochs, on all its images: (parameters, arrays)."""
+    for path in sorted(store.SHIPPED.glob("overfitting_run-*.npz")):
+        parameters = store.read_record(path)["parameters"]
+        if len(parameters["epochs"]) > 1:
+            return parameters, store.read(path)
+
+
+def test_every_shipped_run_agrees_with_itself():
+    paths = sorted(store.SHIPPED.glob("overfitting_run-*.npz"))
+    for path in np.random.default_rng().permutation(paths)[:20]:
+        overfitting.prove_run(store.read_record(path)["parameters"], store.read(path))
+
+
+@pytest.mark.parametrize("forged", [
+    {"l2": lambda l2: 3 * l2}, {"l2": lambda l2: l2 / 3}, {"l2": lambda l2: 0 * l2}, {"l2": lambda l2: np.where(l2 > 0, np.inf, l2)},
+    {"right": np.ones_like}, {"right": lambda right: right[:, ::-1]}, {"right": lambda right: right[:, :, ::-1]},
+    {"test_accuracy": lambda part: 0 * part + 0.5}, {"test_accuracy": lambda part: part + 0.2},
+    {"train_accuracy": lambda part: 0 * part + 0.3}, {"test_loss": lambda part: 0 * part},
+    {"test_margin": lambda part: part[:, ::-1]}, {"test_margin": lambda part: part - 100}, {"zero": np.ones_like},
+    {"profile": lambda part: 2 * part}, {"profile": lambda part: part[..., ::-1, :]}, {"slope": lambda part: part[:, ::-1]},
+    {"slope": lambda part: 10 * part}, {"epoch": lambda part: part + 1}, {"right": lambda right: right[..., :5]}])
+def test_forged_figures_of_a_run_are_refused(run, forged):
+    parameters, kept = run
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="figures of a run of .* are not those"):
+        overfitting.prove_run(parameters, kept | {name: change(kept[name]) for name, change in forged.items()})
+
+
+def test_a_forged_run_or_part_is_refused_when_it_is_loaded(made):
+    parts = {("layers", 0.0): [0, 1, 2]}
+    given = {"seeds": range(1), "epochs": 1, "train_size": 200, "workers": 1, **SIZES}
+    first = overfitting.studies(parts, **given)
+    whole, = made.glob("overfitting-*.npz")
+    record, kept = store.read_record(whole), store.read(whole)
+    store.write(whole, lambda partial: np.savez(partial, **kept | {"test_loss": kept["test_loss"] + 1}), record["parameters"], 1.0)
+    with pytest.raises(ValueError, match="kept study of"):
+        overfitting.studies(parts, **given)
+    whole.unlink(), store.record_path(whole).unlink()
+    overfitting.studies(parts, **given)  # joined again, from the runs
+    whole.unlink(), store.record_path(whole).unlink()
+    path = sorted(made.glob("overfitting_run-*.npz"))[0]
+    record, kept = store.read_record(path), store.read(path)
+    store.write(path, lambda partial: np.savez(partial, **kept | {"right": np.ones_like(kept["right"])}), record["parameters"], 1.0)
+    with pytest.raises(ValueError, match="figures of a run of"):
+        overfitting.studies(parts, **given)
+    assert first
+
+
+def test_fewer_images_of_a_run_are_the_first_of_those_kept(made):
+    parts, given = {("layers", 0.0): [0, 1, 2]}, {"seeds": range(1), "epochs": 1, "train_size": 200, "workers": 1, "n_distance": 2}
+    many = overfitting.studies(parts, n=20, **given)["layers", 0.0]
+    count = len(list(made.glob("overfitting_run-*.npz")))
+    few = overfitting.studies(parts, n=7, **given)["layers", 0.0]
+    assert len(list(made.glob("overfitting_run-*.npz"))) == count  # nothing was trained
+    assert np.array_equal(few["right"], many["right"][..., :7]) and np.array_equal(few["l2"], many["l2"])
+
+
+def test_a_worker_with_other_settings_says_so():
+    recipe = training.as_json(overfitting.recipe(0, epochs=1, train_size=200))
+    with pytest.raises(ValueError, match="settings must be this code's"):
+        overfitting.measure(recipe, [1], 20, 3, {**SETTINGS["settings"], "eps": [0, 0.1]})
+
+
+def test_verify_trains_the_first_epoch_of_a_run_again(made, monkeypatch):
+    monkeypatch.setattr(overfitting, "EPOCHS", (1, 2))
+    recipe = overfitting.recipe(1, epochs=2)
+    monkeypatch.setattr(training, "images", lambda recipe, own=training.images: _few(own(recipe)))
+    parameters = {"recipe": training.as_json(recipe), "epochs": [1, 2], **SIZES, **SETTINGS}
+    kept = overfitting.measure(**parameters)
+    outcomes = list(overfitting.recompute_overfitting_run(parameters, kept, np.random.default_rng(0)))
+    assert all(agrees for *_, agrees in outcomes) and outcomes[-1][0] == "after an epoch, under attack"
+    forged = kept | {"test_loss": kept["test_loss"] * 1.2, "train_margin": kept["train_margin"] * 1.5}
+    assert not all(agrees for *_, agrees in overfitting.recompute_overfitting_run(parameters, forged, np.random.default_rng(0)))
+    other = parameters | {"recipe": training.as_json(overfitting.recipe(0, epochs=2))}
+    *_, last = overfitting.recompute_overfitting_run(other, kept, np.random.default_rng(0))
+    assert last[-1] is None and "does not ship" in last[2]
+
+
+def _few(images):
+    (x, y), *rest = images
+    return (x[:600], y[:600]), *rest
