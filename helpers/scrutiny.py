@@ -6,7 +6,7 @@ import functools
 
 import pandas as pd
 
-from helpers import attacks, checks, datasets, defense, gradients, jpeg, robustness, text, training
+from helpers import attacks, checks, datasets, defense, jpeg, robustness, text, training
 
 FEW = 20  # images with which it is tried whether more steps of a search serve
 SQUARE = 1000  # iterations of the attack without gradients
