@@ -1,4 +1,6 @@
 """Answers to waves: kept, proved on loading, and the same behind the real codec as by hand."""
+import itertools
+
 import numpy as np
 import pytest
 
@@ -47,19 +49,40 @@ def test_behind_jpeg_the_real_codec_answers(lenet):
     np.testing.assert_allclose(kept["gain"][:, 2, 30], by_hand, atol=5e-3)
 
 
-@pytest.mark.parametrize("make, change", [
-    (lambda: bode.waves(RECIPE, n=2), {"margin": np.zeros(2, np.float32)}),
-    (lambda: bode.waves(RECIPE, n=2), {"gain": np.full((2, 5, 44), 9 + 9j, np.complex64)}),
-    (lambda: bode.errors(RECIPE, n=2, amplitude=4.0), {"wrong": np.full((2, 393), 8, np.uint8)}),
-    (lambda: bode.least(RECIPE, n=2), {"l2": np.full((2, 44), 0.5, np.float32)})])
-def test_what_is_kept_is_proved(lenet, made, make, change):
-    first = make()
-    again = make()
-    assert all(np.array_equal(first[name], again[name], equal_nan=first[name].dtype.kind == "f") for name in first)
-    path, = made.glob("*.npz")
-    _tamper(path, **change)
-    with pytest.raises(ValueError, match="are not those that it computes"):
-        make()
+RECOMPUTE = {"waves": bode.recompute_waves, "wave_errors": bode.recompute_wave_errors,
+             "least_amplitude": bode.recompute_least_amplitude, "codec_waves": bode.recompute_codec_waves}
+
+
+@pytest.mark.parametrize("kind, make, forge", [
+    ("waves", lambda n: bode.waves(RECIPE, n=n), {"margin": np.zeros_like}),
+    ("waves", lambda n: bode.waves(RECIPE, n=n), {"gain": lambda gain: 1.5 * gain}),
+    ("waves", lambda n: bode.waves(RECIPE, n=n, quality=50), {"gain": lambda gain: 0 * gain, "wrong": np.zeros_like}),
+    ("wave_errors", lambda n: bode.errors(RECIPE, n=n, amplitude=8.0), {"wrong": lambda wrong: 8 - wrong}),
+    ("least_amplitude", lambda n: bode.least(RECIPE, n=n), {"l2": lambda l2: 3 * l2}),
+    ("least_amplitude", lambda n: bode.least(RECIPE, n=n), {"l2": lambda l2: 0 * l2})])
+def test_what_is_kept_is_proved_and_serves_fewer_images(lenet, made, kind, make, forge):
+    many = make(3)
+    few = make(2)
+    path, = made.glob("*.npz")  # nothing else was computed
+    for name in few:
+        expected = many[name][:2] if len(many[name]) == 3 and name not in ("ring", "frequency") else many[name]
+        assert np.array_equal(few[name], expected, equal_nan=few[name].dtype.kind in "fc")
+    parameters, kept = store.read_record(path)["parameters"], store.read(path)
+    outcomes = [agrees for *_, agrees in itertools.islice(
+        RECOMPUTE[kind](parameters, kept, np.random.default_rng(0)), 5)]
+    assert outcomes == [True] * 5
+    _tamper(path, **{name: change(kept[name]) for name, change in forge.items()})
+    with pytest.raises(ValueError, match="answers to waves of .* are not those that it computes"):
+        make(3)
+
+
+def test_all_that_decides_is_in_the_key(made, lenet, monkeypatch):
+    bode.least(RECIPE, n=1)
+    monkeypatch.setitem(bode.SEARCH, "halvings", 2)
+    bode.least(RECIPE, n=1)
+    monkeypatch.setitem(bode.HIGH, "mnist", 4.0)
+    bode.least(RECIPE, n=1)
+    assert len(list(made.glob("least_amplitude-*.npz"))) == 3
 
 
 def test_seeds_are_each_network_s_own_gain(made, lenet):
@@ -70,9 +93,17 @@ def test_seeds_are_each_network_s_own_gain(made, lenet):
         response = frequency.gain(training.load_or_train(recipe)[0], data.x_test[:20], data.y_test[:20])
         profile = frequency.radial_profile(np.square(np.abs(frequency.normalised(response)[:, 0])))[1].mean(axis=0)
         np.testing.assert_allclose(row, profile, rtol=1e-4)
+    path, = made.glob("gain_seeds*.npz")
+    _tamper(path, power=2 * kept["power"])
+    with pytest.raises(ValueError, match="are not those that it computes"):
+        bode.seeds(recipes, n=20)
+    _tamper(path, power=kept["power"])
     for recipe in recipes:  # they need not be there when it is loaded
         (made / recipe.filename).unlink()
     assert np.array_equal(bode.seeds(recipes, n=20)["power"], kept["power"])
+    path, = made.glob("gain_seeds*.npz")
+    found = list(bode.recompute_gain_seeds(store.read_record(path)["parameters"], kept, np.random.default_rng(0)))
+    assert [agrees for *_, agrees in found] == [True, None, None] and "does not ship" in found[-1][2]
 
 
 def test_jpeg_alone_is_the_harmonic_matrix(made):
@@ -83,6 +114,9 @@ def test_jpeg_alone_is_the_harmonic_matrix(made):
     np.testing.assert_allclose(kept["matrix"][k], found["matrix"][0], atol=1e-4)
     assert np.abs(kept["predicted"][:, 0, 0]).max() <= 1 + 1e-6
     path, = made.glob("codec_waves*.npz")
-    _tamper(path, matrix=1.1 * kept["matrix"])
-    with pytest.raises(ValueError, match="are not those that it gives"):
-        bode.codec("mnist", 50, n=3)
+    parameters, rng = store.read_record(path)["parameters"], np.random.default_rng(0)
+    assert all(agrees for *_, agrees in itertools.islice(bode.recompute_codec_waves(parameters, kept, rng), 3))
+    for name in ("matrix", "predicted", "energy"):
+        _tamper(path, **kept | {name: 1.1 * kept[name]})
+        with pytest.raises(ValueError, match="answers of JPEG alone of mnist are not those that it computes"):
+            bode.codec("mnist", 50, n=3)

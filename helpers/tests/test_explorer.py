@@ -115,16 +115,15 @@ def test_logits_and_maps_are_the_networks(kept):
 
 
 def test_a_few_signs_may_differ_on_another_machine(kept):
-    found, (model, _) = kept[RECIPES[1]], training.load_or_train(RECIPES[1])
+    found, rows = kept[RECIPES[1]], np.arange(len(kept[RECIPES[1]]["y"]))
     s = explorer.columns(RECIPES[1].dataset).index(("fgsm", 4))
     draws = np.random.default_rng(0).random(found["delta"][:, s].shape)
-    behind = found["l2"][:, s:s + 1] * np.float32([1, 1.1, 1.1, 1.1])  # JPEG may make more of them
 
-    def agree(flipped, l2):
-        delta = np.where(draws < flipped, -1, 1) * found["delta"][:, s]
-        return explorer._agree(found, {"delta": delta[:, None], "l2": l2}, model, s)
-    assert agree(0, behind) and agree(0.02, behind)
-    assert not agree(0.2, behind) and not agree(0, 1.1 * behind)
+    def agree(flipped, longer=1):
+        delta = np.where(draws < flipped, -1, 1) * found["delta"][:, s] * found["scale"][:, s, None, None, None]
+        return explorer._column_agrees(found, s, rows, longer * delta, pixels=True)
+    assert agree(0) and agree(0.02)
+    assert not agree(0.2) and not agree(0, 1.1)
 
 
 def test_what_was_changed_is_not_believed(kept):
@@ -134,14 +133,25 @@ def test_what_was_changed_is_not_believed(kept):
     explorer.states(recipe)
     longer = kept[recipe]["l2"].copy()
     longer[:, -1, -1] *= 1.1  # of Carlini-Wagner, behind JPEG: never attacked anew
-    for name, changed in [*((name, kept[recipe][name][::-1]) for name in ("index", "logits", "delta", "l2")),
-                          ("l2", longer)]:
+    for name, changed in [*((name, kept[recipe][name][::-1]) for name in ("index", "x", "logits", "delta", "l2")),
+                          ("l2", longer), ("linf", 0 * kept[recipe]["linf"]), ("high", 0 * kept[recipe]["high"]),
+                          ("cam", kept[recipe]["cam"][..., ::-1])]:
         np.savez(path, **kept[recipe] | {name: changed})
         store.write_json(store.record_path(path), record | {"sha256": store.file_sha256(path)})
         with pytest.raises(ValueError, match="states of the explorer of .* are not those that it computes"):
             explorer.states(recipe)
     path.write_bytes(before)
     store.write_json(store.record_path(path), record)
+    good, rng = kept[recipe], np.random.default_rng(0)
+    outcomes = [agrees for *_, agrees in explorer.recompute_explorer(record["parameters"], good, rng)]
+    assert outcomes == [True] * (3 + len(explorer.columns(recipe.dataset)))
+    x = good["x"]  # all columns those of an attack that does nothing, consistent with one another
+    still = [explorer._measured(training.load_or_train(recipe)[0], x / np.float32(255), good["y"], x / np.float32(255))
+             for _ in explorer.columns(recipe.dataset)]
+    forged = explorer._packed({name: np.stack([part[name] for part in still], axis=1) for name in still[0]},
+                              x / np.float32(255))
+    outcomes = [agrees for *_, agrees in explorer.recompute_explorer(record["parameters"], good | forged, rng)]
+    assert all(outcomes[:3]) and outcomes[3:].count(False) >= len(outcomes[3:]) - 2
 
 
 def test_high_share_of_waves():
