@@ -152,8 +152,10 @@ def recompute_map_cascade(parameters, kept, rng):
     counts, seed = parameters["counts"], parameters["seed"]
     units.as_made(parameters, _of_cascade(recipe, model, len(x), seed, counts=counts))
     yield units.same("numbers of layers", kept, {"count": counts})
-    for turn in range(len(counts) * len(METHODS)):
-        method, k = "gradient" if turn == 0 else rng.choice(list(METHODS)), rng.integers(len(counts))
+    pairs = [(method, k) for method in METHODS for k in range(len(counts))]
+    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+    first = next(pair for pair in pairs if pair[0] == "gradient")
+    for method, k in (first, *(pair for pair in pairs if pair != first)):
         rows = proofs.sample(rng, len(x), 4)
         whole = slice(rows.max() + 1)  # SmoothGrad's noise goes by an image's place
         now = _cascaded(model, x[whole], y[whole], [method], counts[k:k + 1], seed)[method][0, rows]
@@ -283,8 +285,8 @@ def recompute_map_labels(parameters, kept, rng):
     _, _, x, y = units.case(parameters | {"network": parameters["networks"][0]})
     accuracy = [history["accuracy"][-1] for _, history in networks]
     yield units.close("accuracies", kept, {"train_accuracy": accuracy}, rtol=0, atol=1e-6)
-    for turn in range(4 * len(METHODS)):
-        method, rows = "gradient" if turn == 0 else rng.choice(list(METHODS)), proofs.sample(rng, len(x), 4)
+    for method in ("gradient", *rng.permutation(list(METHODS))):
+        rows = proofs.sample(rng, len(x), 4)
         whole = slice(rows.max() + 1)  # as above
         now = _learnt([model for model, _ in networks], x[whole], y[whole], method)[:, rows]
         yield units.close(f"{method}, images {rows.tolist()}", {method: kept[method][:, rows]}, {method: now},
