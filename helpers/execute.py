@@ -1,7 +1,7 @@
-"""A notebook executed with its part of a profile: `python -m helpers.execute PROFILE.yaml NOTEBOOK EXECUTED`.
+"""A notebook executed with its part of a profile: `python -m helpers.execute PROFILE NOTEBOOK EXECUTED`.
 
-Before anything runs, the profile is checked against all notebooks beside it. What was executed appears under its
-name only whole; what failed, beside it as NAME.failed.ipynb. One process at a time makes it: another that
+Before anything runs, the profile is checked against all notebooks beside it. What was executed appears under
+its name only whole; what failed, beside it as NAME.failed.ipynb. One process at a time makes it: another that
 wants the same waits, and is content with what the first made.
 """
 import contextlib
@@ -43,7 +43,7 @@ def execute(profile, notebook, executed):
 
 @contextlib.contextmanager
 def _alone(executed):
-    """Hold the lock of an executed notebook, which ends with this process; yield whether it was another's before."""
+    """Hold the lock of an executed notebook till this process ends; yield whether another held it before."""
     with open(executed.with_name(f".{executed.stem}.lock"), "a+", encoding="utf8") as file:
         waited = False
         try:
@@ -96,7 +96,7 @@ def _reason(error, notebook):
 
 
 def _keep(partial, executed):
-    """Keep what was executed before the failure, if it can be read; return a sentence that says what it holds."""
+    """Keep what was executed before the failure, if it can be read; return a sentence on what it holds."""
     try:
         cells = nbformat.read(partial, 4).cells
     except (OSError, ValueError, nbformat.ValidationError):  # not begun, or cut short as on a full disk

@@ -1,7 +1,7 @@
 """Bars of long work: in the notebook, in the terminal where papermill runs it, and as lines in a log.
 
-`tqdm` is that of tqdm.auto. A notebook's bar is a widget, which nobody sees while papermill executes a cell for
-twenty minutes; so a kernel that no Jupyter server runs shows the bar a second time, where it was started:
+`tqdm` is that of tqdm.auto. A notebook's bar is a widget, which nobody sees while papermill executes a cell
+for twenty minutes; so a kernel that no Jupyter server runs shows the bar a second time, where it was started:
 below papermill's own on a terminal, else as a line now and then.
 """
 import contextlib
@@ -40,7 +40,7 @@ class tqdm(auto):
 
 
 class Log:
-    """Standard error as bars see it where it is no terminal: a line of what they show, every EVERY seconds."""
+    """Standard error for bars where it is no terminal: a line of what they show, every EVERY seconds."""
     encoding = "utf8"  # by it tqdm chooses its characters
 
     def write(self, text):
@@ -88,7 +88,7 @@ def _second(bar, close=False):
 
 
 def _descriptor():
-    """Return that of the standard error that this kernel was started with; None if it has none, or a server's."""
+    """Return that of the standard error this kernel was started with; None if it has none, or a server's."""
     if "JPY_SESSION_NAME" in os.environ:  # a Jupyter server's own log is no place for bars
         return None
     with contextlib.suppress(OSError):

@@ -30,7 +30,7 @@ for line in sys.stdin.buffer:
 
 @contextmanager
 def filtered():
-    """Within the block, what this process writes to the file descriptor of standard error passes the filter."""
+    """Within the block, what this process writes to descriptor 2, standard error, passes the filter."""
     try:
         before = os.dup(2)
     except OSError:  # there is no standard error
@@ -38,8 +38,9 @@ def filtered():
         return
     notes = b"|".join(NOTES).decode("latin1")
     sys.stderr.flush()
-    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", FILTER, notes], stdin=subprocess.PIPE, stderr=before,
-                               stdout=subprocess.DEVNULL, start_new_session=True)  # Ctrl-C is not for it
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", FILTER, notes], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        stderr=before, start_new_session=True)  # Ctrl-C is not for it
     os.dup2(process.stdin.fileno(), 2)
     process.stdin.close()
     try:

@@ -48,7 +48,7 @@ def _command(folder):
 
 @pytest.fixture
 def run(folder, monkeypatch, capfd):
-    """A function that executes the notebook here; it returns what was said, (output, errors), and whether it failed."""
+    """A function that executes the notebook here and returns (output, errors, whether it failed)."""
     def run():
         monkeypatch.setattr(progress, "EVERY", 1e9)  # seconds: no line of a slow machine's comes between
         monkeypatch.setattr(sys, "argv", ["execute", *map(str, _arguments(folder))])
@@ -77,7 +77,8 @@ def test_a_notebook_is_given_its_own_parameters_alone(folder, run):
     assert _names(folder) == ["01_uno.ipynb"]
 
 
-@pytest.mark.parametrize("profile, message", [("nn: 3\n", "no notebook has the parameter nn"), ("- n\n", "must hold")])
+@pytest.mark.parametrize("profile, message", [
+    ("nn: 3\n", "no notebook has the parameter nn"), ("- n\n", "must hold")])
 def test_a_wrong_profile_stops_before_anything_runs(folder, run, profile, message):
     _notebook(folder, "1 + 1")
     (folder / "mine.yaml").write_text(profile, "utf8")
@@ -102,8 +103,9 @@ def test_a_failure_says_its_message_first_and_last_and_the_traceback_in_its_file
 
 
 def test_a_kernel_that_dies_or_ends_leaves_no_whole_notebook(folder, run):
-    for source, message, kept in [("import os\nos._exit(1)", "its kernel died", "What was executed before"),
-                                  ("import sys\nsys.exit()", "01_uno.ipynb has a cell that failed, cell 3", "Its traceback")]:
+    for source, message, kept in [
+            ("import os\nos._exit(1)", "its kernel died", "What was executed before"),
+            ("import sys\nsys.exit()", "01_uno.ipynb has a cell that failed, cell 3", "Its traceback")]:
         _notebook(folder, source, "2 + 2")
         _, errors, failed = run()
         assert failed and message in errors and f"\n{kept} is in " in errors
@@ -164,10 +166,10 @@ def _started(folder):
 def test_a_terminal_shows_the_bars_of_a_cell(folder, command):
     _notebook(folder, BARS)
     words = _command(folder) if command == "helpers.execute" else [
-        sys.executable, "-m", "papermill", "-k", "python3", "-p", "n", "3", folder / "01_uno.ipynb", folder / "a.ipynb"]
+        sys.executable, "-m", "papermill", "-k", "python3", "-p", "n", "3", _arguments(folder)[1], folder / "a.ipynb"]
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # its rows and columns
-    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}  # ipykernel looks
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     with subprocess.Popen(words, stdout=theirs, stderr=theirs, cwd=store.ROOT, env=environment) as process:
         os.close(theirs)
         shown = b""

@@ -24,7 +24,8 @@ def project(tmp_path):
     (folder / "notebooks").mkdir(parents=True)
     for name in ("Makefile", "environment.yml"):
         shutil.copy(store.ROOT / name, folder)
-    shutil.copytree(store.ROOT / "helpers", folder / "helpers", ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    without = shutil.ignore_patterns("tests", "__pycache__")
+    shutil.copytree(store.ROOT / "helpers", folder / "helpers", ignore=without)
     for name in ("01_datos.ipynb", "02_entrenamiento.ipynb", "report.yaml", "informe.md", "references.bib"):
         (folder / "notebooks" / name).touch()
     return folder
@@ -63,8 +64,9 @@ def test_an_empty_list_of_packages_is_no_set_up(project):
 def test_sed_lists_what_the_lock_reads(project):
     makefile = (project / "Makefile").read_text("utf8")
     scripts = re.search(r"@sed (-n -e .* -e .*) environment.yml", makefile)[1]
-    posix = "--posix " if "GNU" in subprocess.run(["sed", "--version"], capture_output=True, text=True).stdout else ""
-    listed = subprocess.run(f"sed {posix}{scripts} environment.yml", shell=True, cwd=project, capture_output=True, text=True)
+    said = subprocess.run(["sed", "--version"], capture_output=True, text=True).stdout
+    command = f"sed {'--posix' if 'GNU' in said else ''} {scripts} environment.yml"
+    listed = subprocess.run(command, shell=True, cwd=project, capture_output=True, text=True)
     assert listed.stdout.splitlines() == lock.requirements() and len(lock.requirements()) > 20
 
 

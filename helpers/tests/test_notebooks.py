@@ -85,7 +85,7 @@ def test_every_citation_is_in_the_bibliography(path):
     ("01_datos", ["-p", "dataset", "mnist"], "unknown parameter dataset"),
 ])
 def test_a_wrong_parameter_stops_at_once_and_is_said_first_and_last(name, arguments, message, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}  # ipykernel looks
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     run = subprocess.run(
         [sys.executable, "-m", "papermill", "-k", "python3", f"{name}.ipynb",
          str(tmp_path / "out.ipynb"), "--no-progress-bar", *arguments],
