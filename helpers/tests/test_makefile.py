@@ -114,3 +114,8 @@ def _applies(requirement):
     from packaging.requirements import Requirement
     marker = Requirement(requirement).marker
     return marker is None or marker.evaluate({"extra": ""})
+
+
+@pytest.mark.parametrize("given, seen", [("C", "C.UTF-8"), ("POSIX", "C.UTF-8"), ("es_MX.UTF-8", "es_MX.UTF-8")])
+def test_an_ascii_locale_does_not_reach_what_runs(project, given, seen):
+    assert _make(project, "--eval", "show: ; @echo $$LC_ALL $$PYTHONUTF8", "show", LC_ALL=given).stdout == f"{seen} 1\n"
