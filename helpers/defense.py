@@ -22,7 +22,6 @@ DRAWERS = ("blind", "one identity", "one differentiable", "mixed identity", "mix
 LADDERS = {"mnist": (0, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar10": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255)}
 RADII = {"mnist": (0, 0.1, 0.2), "cifar10": (0, 1 / 255, 4 / 255)}  # of `drawn`
 LENGTHS = 4, 1, 15  # as of np.geomspace: the multiples of what Carlini & Wagner add, the longest first
-NEAR = 0.05  # relative, of two searches for the same distance, as of implementations of Carlini & Wagner
 BRIEF, SLACK = 100, 1.2  # iterations of the search on loading; how far beyond what it finds a distance may lie
 
 
@@ -232,13 +231,13 @@ def distances(recipe, quality, *, n):
 def recompute_jpeg_distances(parameters, kept, rng):
     """Yield units of what `distances` keeps: one image after the other is searched again.
 
-    Two searches for the same minimum may differ by rounding: by up to NEAR, as implementations do.
+    Two searches for the same minimum may differ by rounding, of one image by up to units.SEARCH.
     """
     yield from _clean_distances(parameters, kept, rng)
     _, model, x, y = _case(parameters, _of_distances(parameters["quality"]))
     for i in rng.permutation(len(y)):
         now = _nearest(model, x[i:i + 1], y[i:i + 1], parameters["quality"])
-        yield units.close(f"image {i}", {"l2": kept["l2"][i:i + 1]}, {"l2": now}, rtol=NEAR, atol=0)
+        yield units.close(f"image {i}", {"l2": kept["l2"][i:i + 1]}, {"l2": now}, rtol=units.SEARCH, atol=0)
 
 
 def _clean_distances(parameters, kept, rng):

@@ -215,7 +215,7 @@ def recompute_tale(parameters, kept, rng):
     for i in rng.permutation(len(index)):
         again = robustness.carlini_wagner(model, x[i:i + 1], goal[i:i + 1], targeted=True)
         yield units.close(f"distance of image {i}", {"l2": l2[i:i + 1]}, {"l2": attacks.l2(again - x[i:i + 1])},
-                          rtol=0.05, atol=0)
+                          rtol=units.SEARCH, atol=0)
 
 
 def _tale_images(model, data, source, n):

@@ -121,7 +121,7 @@ def test_a_few_signs_may_differ_on_another_machine(kept):
 
     def agree(flipped, longer=1):
         delta = np.where(draws < flipped, -1, 1) * found["delta"][:, s] * found["scale"][:, s, None, None, None]
-        return explorer._column_agrees(found, s, rows, longer * delta, pixels=True)
+        return explorer._column_agrees(found, s, rows, longer * delta, 0.9)
     assert agree(0) and agree(0.02)
     assert not agree(0.2) and not agree(0, 1.1)
 
