@@ -5,6 +5,7 @@ its name only whole; what failed, beside it as NAME.failed.ipynb. One process at
 wants the same waits, and is content with what the first made.
 """
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -80,14 +81,16 @@ def _run(notebook, executed, given):
         render.ran(nbformat.read(partial, 4), notebook.name)  # a cell may have ended the kernel
         os.replace(partial, executed)
     except (PapermillExecutionError, ValueError, OSError, RuntimeError, KeyboardInterrupt) as error:
-        raise Failure(_reason(error, notebook), _keep(partial, executed)) from error
+        raise Failure(_reason(error, executed), _keep(partial, executed)) from error
     _say(f"Executed {notebook} in {_clock(time.monotonic() - start)}")
 
 
-def _reason(error, notebook):
+def _reason(error, executed):
     """Return in a line why a notebook failed."""
     if isinstance(error, PapermillExecutionError):
         return f"{error.ename}: {error.evalue}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"there is no space left on the disk of {executed.parent}: free some and run again"
     if isinstance(error, DeadKernelError):
         return "its kernel died; of too little memory, perhaps"
     if isinstance(error, KeyboardInterrupt):
