@@ -114,7 +114,7 @@ data.given:
 page.given:
 	@$(call path,FILE,an executed notebook)
 verify.given:
-	@case "$${MINUTES:-1}" in (*[!0-9.]*|*.*.*|.) echo "MINUTES must be a number, got '$$MINUTES'"; exit 1;; esac
+	@case "$${MINUTES:-1}" in (*[!0-9.]*|*.*.*|.|0|0.|.0|0.0) echo "MINUTES must be a positive number, got '$$MINUTES'"; exit 1;; esac
 sweep.given:
 	@[ -z "$$NOTEBOOK$$GRID" ] || { $(call path,NOTEBOOK,a notebook); $(call path,GRID,a YAML file, of a list for each parameter); }
 	@$(call count,WORKERS)

@@ -28,8 +28,7 @@ def fgsm(model, x, y, *, eps, norm=np.inf, targeted=False, loss="cross_entropy",
     x, y = gradients.checked(model, x, y, loss)
     _check_norm(norm)
     check = functools.partial(checked_eps, "eps", norm=norm, shape=x.shape)
-    eps = np.asarray([check(value) for value in eps] if isinstance(eps, (list, tuple, np.ndarray)) else check(eps),
-                     np.float32)
+    eps = np.asarray([check(value) for value in eps] if np.ndim(eps) == 1 else check(eps), np.float32)
     if not eps.size:
         raise ValueError("eps must be a number, or a sequence of at least one, got none")
     step = _unit_steps(model, x, y, norm, targeted, loss, batch_size)
@@ -50,7 +49,8 @@ def pgd(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, targeted=False, res
     """
     x, y = gradients.checked(model, x, y, loss)
     _check_norm(norm)
-    eps, eps_iter = checked_eps("eps", eps, norm=norm, shape=x.shape), checked_eps("eps_iter", eps_iter)
+    eps = checked_eps("eps", eps, norm=norm, shape=x.shape)
+    eps_iter = checked_step("eps_iter", eps_iter, norm, x.shape)
     for name, value in (("nb_iter", nb_iter), ("restarts", restarts), ("batch_size", batch_size)):
         gradients.check_count(name, value)
     if targeted:
@@ -253,6 +253,11 @@ def checked_positions(positions, n):
 def _check_norm(norm):
     if not isinstance(norm, Real) or isinstance(norm, bool) or norm not in NORMS:
         raise ValueError(f"norm must be np.inf or 2, got {norm!r}")
+
+
+def checked_step(name, value, norm, shape):
+    """Return a step's length as a float; raise ValueError, naming it, where it would cross the box more than twice."""
+    return 2 * checked_eps(name, checked_eps(name, value) / 2, norm=norm, shape=shape)
 
 
 def checked_eps(name, value, *, norm=None, shape=None):

@@ -13,8 +13,8 @@ paper (2017, arXiv:1608.04644), except that
   something is found, and falls where an image no longer gains;
 - a search step starts from the best perturbation so far, and the search ends with the first step
   that gains too little;
-- F is taken times a power of two that brings an image's largest logit to about 1, so that networks of
-  tiny or huge logits are attacked as others are;
+- F is taken times a power of two that brings an image's logits to about 1, so that networks of tiny or
+  huge logits are attacked as others are;
 - w starts within |tanh w| <= EDGE, since Adam needs hundreds of iterations to leave an exact 0 or 1;
 - at the end the perturbation is shortened along itself up to the boundary.
 """
@@ -37,18 +37,19 @@ RATE, LOWEST = 3.0, 0.04  # of the first rate, to a linear model's distance a pi
 FALL = 1 / 2              # of the rate, after a chunk that gained less than GAIN
 GAIN, WORTH = 0.05, 0.02  # relative: of a chunk, and of a search step worth another
 LARGEST_CONST = 1e10    # as in the authors' code
-SLACK = 1e-5            # of the largest logit: a rounding must not undo what was found
+SLACK = 1e-5            # of the logits' size: a rounding must not undo what was found
+ROUNDING = 5e-7         # relative, of a logit in float32: the same, where all share an offset
 FOLLOW = 0.05           # r above, at the highest rate
 PROBE = 60              # iterations in which a later step must have gained something
 PATIENCE = 100          # iterations after which, where nothing is found, the hindmost half gives up
 
 
 class _Task(NamedTuple):
-    """What all searches share. scale: of F, (N,); sign: 1, or -1 if targeted; highest: the highest rate."""
+    """What all searches share. size: of an image's logits, (N,); sign: 1, or -1 if targeted; highest: the highest rate."""
     model: object
     x: np.ndarray
     y: np.ndarray
-    scale: np.ndarray
+    size: np.ndarray
     sign: float
     confidence: float
     initial_const: float | None
@@ -71,8 +72,8 @@ def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate
     logits, sign = gradients.logits(model, x), -1.0 if targeted else 1.0
     if targeted:
         gradients.checked_targets(logits, y)
-    task = _Task(model, x, y, _scale(logits), sign, float(confidence), initial_const, 10 * learning_rate)
-    waiting = np.flatnonzero(~_won(sign * gradients.margin(y, logits) + confidence, logits).numpy())
+    task = _Task(model, x, y, _size(logits, y), sign, float(confidence), initial_const, 10 * learning_rate)
+    waiting = np.flatnonzero(~_won(task.size, sign, confidence, y, logits).numpy())
     best, x_adv = np.full(len(x), np.inf, np.float32), x.copy()
     plan = _plan(task, waiting, logits)
     searches, iterations = _start(task, plan, waiting[:0]), min(CHUNK, max_iterations)
@@ -93,11 +94,19 @@ def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate
     return _shortened(task, x_adv, np.flatnonzero(np.isfinite(best)))
 
 
-def _scale(logits):
-    """Return the power of two that brings each image's largest logit to [1, 2), float32 (N,)."""
-    largest = np.abs(logits).max(axis=1)
-    exponent = np.floor(np.log2(np.where(largest > 0, largest, 1)))
-    return np.exp2(-np.clip(exponent, -120, 120)).astype(np.float32)
+def _size(logits, y):
+    """Return the size of each image's logits, float32 (N,): the median of their distances from their median, or |F|.
+
+    An offset that they share does not count, nor does one that is far off, as of a class that is ruled out.
+    """
+    middle = np.median(np.abs(logits - np.median(logits, axis=1, keepdims=True)), axis=1)
+    size = np.maximum(middle, np.abs(gradients.margin(y, logits).numpy()))
+    return np.where(size > 0, size, 1).astype(np.float32)
+
+
+def _scale(size):
+    """Return the power of two that brings this size to [1, 2), float32 (N,)."""
+    return np.exp2(-np.clip(np.floor(np.log2(size)), -120, 120)).astype(np.float32)
 
 
 def _plan(task, images, logits):
@@ -116,7 +125,7 @@ def _plan(task, images, logits):
     run = gradients.function(task.model, _gap)
     for rows, index in gradients.batches(128, np.arange(len(images)), description="C&W"):
         own, count = images[index], rows.stop - rows.start
-        told = tuple(map(tf.constant, (task.y[own], others[index], task.scale[own])))
+        told = tuple(map(tf.constant, (task.y[own], others[index], _scale(task.size[own]))))
         answer, g = run(tf.constant(task.x[own]), *told)
         value[rows] = (task.confidence * told[-1] - task.sign * _gap(*told, answer))[:count]
         slope[rows] = tf.norm(tf.reshape(g, (len(g), -1)), axis=1)[:count]
@@ -157,7 +166,7 @@ def _start(task, plan, images):
     with np.errstate(divide="ignore"):
         const = np.minimum(2 * distance / slope, LARGEST_CONST)
     if task.initial_const is not None:
-        const = task.initial_const / task.scale[image]
+        const = task.initial_const / _scale(task.size[image])
     rate, x = _first_rate(task, distance), task.x[image]
     zeros, ones = np.zeros(len(image), int), np.ones(len(image), np.float32)
     none = np.full(len(image), np.inf, np.float32)
@@ -184,7 +193,7 @@ def _advance(task, searches, iterations):
     state = ("w", "m", "v", "m_left", "v_left", "const", "best", "x_adv", "square", "value")
     images = searches["image"]
     follow = FOLLOW * np.cbrt(searches["rate"].astype(np.float64) / searches["top"])
-    parts = (task.x[images], task.y[images], searches["rivals"], task.scale[images], searches["rate"],
+    parts = (task.x[images], task.y[images], searches["rivals"], task.size[images], _scale(task.size[images]), searches["rate"],
              follow.astype(np.float32), *(searches[name] for name in state))
     step = 4 if task.x[0].size % 4 == 0 else gradients.ROWS
     results = run(*(tf.constant(gradients.filled(part, step)) for part in parts),
@@ -258,7 +267,7 @@ def _compiled(model):
     return gradients.compile(_iterate, gradients.function(model, _gap))
 
 
-def _iterate(gradient, x, y, rivals, scale, rate, follow, w, m, v, m_left, v_left, const, best, x_adv,
+def _iterate(gradient, x, y, rivals, size, scale, rate, follow, w, m, v, m_left, v_left, const, best, x_adv,
              square, value, iterations, sign, confidence):
     """Return what changes, from w to value, after so many iterations of Adam, and whether all was finite."""
     fine = tf.fill(tf.shape(y), True)
@@ -269,7 +278,7 @@ def _iterate(gradient, x, y, rivals, scale, rate, follow, w, m, v, m_left, v_lef
         fine &= gradients.finite(logits, g)
         value = scale * confidence - sign * _gap(y, rivals, scale, logits)
         square = tf.reduce_sum(tf.square(image - x), axis=(1, 2, 3))
-        won = _won(sign * gradients.margin(y, logits) + confidence, logits)
+        won = _won(size, sign, confidence, y, logits)
         better = won & (square < best)
         best = tf.where(better, square, best)
         x_adv = tf.where(_wide(better), image, x_adv)
@@ -279,8 +288,8 @@ def _iterate(gradient, x, y, rivals, scale, rate, follow, w, m, v, m_left, v_lef
         g = (2 * (image - x) + pull * g) * (1 - tf.square(tanh)) / 2
         m, m_left = 0.9 * m + 0.1 * g, 0.9 * m_left
         v, v_left = 0.999 * v + 0.001 * tf.square(g), 0.999 * v_left
-        size = rate * tf.sqrt(1 - v_left) / (1 - m_left)
-        w -= _wide(size) * m / (tf.sqrt(v) + 1e-12)
+        step = rate * tf.sqrt(1 - v_left) / (1 - m_left)
+        w -= _wide(step) * m / (tf.sqrt(v) + 1e-12)
     return w, m, v, m_left, v_left, const, best, x_adv, square, value, fine
 
 
@@ -296,7 +305,7 @@ def _shortened(task, x_adv, images):
         middle = (low + high) / 2
         image = x + middle * step
         logits = gradients.ask(answer, image)
-        won = _won(task.sign * gradients.margin(y, logits) + task.confidence, logits).numpy()
+        won = _won(task.size[images], task.sign, task.confidence, y, logits).numpy()
         won = won.reshape(-1, 1, 1, 1)
         low, high = np.where(won, low, middle), np.where(won, middle, high)
         found = np.where(won, image, found)
@@ -311,9 +320,11 @@ def _gap(y, rivals, scale, logits):
     return tf.reduce_max(tf.where(rivals, logits, logits.dtype.min), axis=1) - own
 
 
-def _won(value, logits):
-    """Return where the attacker has won, by more than a rounding; value: F + confidence."""
-    return value < -SLACK * tf.reduce_max(tf.abs(logits), axis=1)
+def _won(size, sign, confidence, y, logits):
+    """Return where the attacker has won by the confidence, and by more than a rounding."""
+    F = gradients.margin(y, logits)
+    own = tf.gather(logits, y, axis=1, batch_dims=1)
+    return sign * F + confidence < -SLACK * size - ROUNDING * tf.maximum(tf.abs(own), tf.abs(own - F))
 
 
 def _inverse(x):

@@ -130,7 +130,7 @@ def read_checked(path, key):
         arrays = files.arrays(path, ARRAYS, BYTES)
     except FileNotFoundError:
         raise
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zipfile.zlib.error) as error:
         raise ValueError(f"{path} is damaged, or is not an .npz of {', '.join(ARRAYS)}: "
                          f"{error}") from error
     check(arrays, key, path)

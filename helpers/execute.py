@@ -92,7 +92,7 @@ def _reason(error, executed):
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"there is no space left on the disk of {executed.parent}: free some and run again"
     if isinstance(error, DeadKernelError):
-        return "its kernel died; of too little memory, perhaps"
+        return "its kernel died: of too little memory, or since a cell ended it"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return str(error) or type(error).__name__

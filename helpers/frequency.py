@@ -301,6 +301,7 @@ def _checked(x, amplitudes, frequencies, phases, plane):
     amplitudes = np.atleast_1d(np.asarray(amplitudes, float))
     if not amplitudes.size or amplitudes.ndim != 1 or not (np.isfinite(amplitudes) & (amplitudes > 0)).all():
         raise ValueError(f"amplitudes must be finite and positive, got {amplitudes.tolist()}")
+    attacks.checked_eps("amplitudes", float(amplitudes.max()), norm=2, shape=x.shape)
     if isinstance(phases, bool) or not isinstance(phases, (int, np.integer)) or phases < PHASES or phases % 2:
         raise ValueError(f"phases must be an even integer >= {PHASES}, got {phases!r}")
     checked_plane(plane, x.shape[3])

@@ -10,8 +10,9 @@ logits (N, classes):
 The first two are compiled, once for each model and loss, for batches of any size. What they read
 besides their images must be TensorFlow's (variables, tensors): a Python attribute and NumPy's random
 numbers are frozen by compiling. `checked` and `logits` compare, each time, what the model answers
-compiled and as it is, and refuse it where that is not the same; and they refuse probabilities, and
-logits or gradients that are not finite. Where the gradient is zero, an attack warns (ZeroGradient).
+compiled and as it is, and refuse it where that is not the same; and they refuse probabilities, logits
+or gradients that are not finite, and answers that depend on the images beside. Where the gradient is
+zero, an attack warns (ZeroGradient), and so does the door where the model is random (RandomAnswers).
 """
 import functools
 import warnings
@@ -25,6 +26,10 @@ from helpers.progress import tqdm
 
 ROWS = 16  # batches have a multiple of so many: else kernels change with the size, and round otherwise
 MOST_ZERO = 0.1  # share of images without a gradient, from which on an attack warns
+
+
+class RandomAnswers(UserWarning):
+    """A model answers at random: what an attack finds, it has found at some draws, and need not hold at others."""
 
 
 class ZeroGradient(UserWarning):
@@ -264,9 +269,38 @@ def _first_met(model, shape, sample):
             cached(_forward, model, True)(tf.constant(sample))
         except Exception as error:  # whatever Python that is no TensorFlow raises when it is traced
             compiled, hindrance = False, _first_line(error)
+    _check_company(model, sample, result)
+    if compiled:
+        _check_compiled(model, sample, result)
     if compiled and not _passes(model, tf.constant(sample)):
         hindrance = "its logits depend on them by no operation that has one"
     return _Seen(result.shape[1], compiled, hindrance, sample, result.astype(np.float32))
+
+
+def _check_company(model, sample, answers):
+    """Raise ValueError where the answer to an image depends on those beside it, and is not at random anyway."""
+    others = np.random.default_rng(0).random(sample.shape, np.float32)
+    others[0] = sample[0]
+    ask = _forward(model, False)
+    beside = ask(tf.constant(others)).numpy()[:1]
+    if _differ(answers[:1], beside).any() and not _differ(answers, ask(tf.constant(sample)).numpy()).any():
+        raise ValueError("the model's answer to an image depends on the images beside it, by up to "
+                         f"{_largest(answers[:1] - beside):.2g} in a logit, so that what is attacked in a batch need not hold "
+                         "alone: batch normalisation must be in inference mode, and nothing may be taken over the batch")
+
+
+def _check_compiled(model, sample, answers):
+    """Raise ValueError where a model that is not random answers otherwise by being compiled.
+
+    A model that rounds, as JPEG does, differs on many images, by up to a twentieth of its largest logit: some
+    quarter of the usual ones.
+    """
+    compiled = cached(_forward, model, True)(tf.constant(sample)).numpy()
+    with np.errstate(invalid="ignore"):  # what is not finite is told elsewhere
+        apart = np.abs(compiled - answers).max(axis=1) > 0.5 * _usual(answers)
+    if apart.mean() > 0.25 and not _differ(answers, call(model, tf.constant(sample)).numpy()).any():
+        raise ValueError(f"the model answers otherwise when it is compiled, on {apart.sum()} of {len(apart)} images by up to "
+                         f"{_largest(compiled - answers):.2g} in a logit: it must not ask how, or on how many images, it is run")
 
 
 def _answer(model, shape, sample):
@@ -281,7 +315,7 @@ def _answer(model, shape, sample):
         try:
             result = _asked(model, sample)
         except Exception:
-            raise ValueError(f"the model does not take images of shape {shape}: {hindrance}") from error
+            raise ValueError(f"the model does not take images of shape {shape}, {len(sample)} at once: {hindrance}") from error
     result = _one(result)
     return np.asarray(result), hindrance or ("" if tf.is_tensor(result) else f"it returned {type(result).__name__}")
 
@@ -323,6 +357,8 @@ def _check_same(model, seen):
         if not _differ(kept(images).numpy(), kept(images).numpy()).any():
             raise ValueError("the model answers at random, but the same for ever once compiled, so that attacks would meet "
                              "one fixed answer: draw its random numbers by tf.random instead of NumPy or Python")
+        warnings.warn("the model answers at random: what is found at some draws, a distance above all, need not hold at "
+                      "others. Ask for the answers again, or attack the mean of its logits", RandomAnswers, stacklevel=4)
         return
     other = _differ(compile(call, model)(images).numpy(), kept(images).numpy())
     if other.any():
@@ -334,7 +370,12 @@ def _check_same(model, seen):
 
 def _differ(one, two):
     """Return where the logits of an image differ by more than rounding, bool (N,)."""
-    return ~np.isclose(one, two, rtol=1e-3, atol=1e-3 * _largest(one), equal_nan=True).all(axis=1)
+    return ~np.isclose(one, two, rtol=1e-3, atol=1e-3 * _usual(one), equal_nan=True).all(axis=1)
+
+
+def _usual(values):
+    """Return the median size of logits: one of them may be -1e9, of a class that is ruled out."""
+    return float(np.median(np.abs(values)[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
 
 
 def _largest(values):
@@ -368,7 +409,11 @@ def compile(run, *bound):
     def call_any_size(*arguments):
         specs = [tf.TensorSpec((None, *part.shape[1:]) if part.shape.rank else (), part.dtype)
                  for part in arguments]
-        return compiled.get_concrete_function(*specs)(*arguments)
+        try:
+            run_traced = compiled.get_concrete_function(*specs)
+        except Exception as error:  # of many lines, where TensorFlow traces Python
+            raise ValueError(f"the model cannot be compiled: {str(error).strip().splitlines()[-1].strip()}") from error
+        return run_traced(*arguments)
     return call_any_size
 
 

@@ -1,6 +1,8 @@
 """Networks in files of Keras: looked at before they are built, and refused by name for what they are."""
+import contextlib
 import json
 import math
+import random
 import re
 import zipfile
 from pathlib import Path
@@ -26,9 +28,20 @@ def load(path, *, compiled=False):
     _require_whole(path)
     try:
         _require_small(path)
-        return keras.models.load_model(path, compile=compiled, safe_mode=True)
+        with untouched_seeds():
+            return keras.models.load_model(path, compile=compiled, safe_mode=True)
     except Exception as error:  # of any kind: a damaged file leads Keras anywhere
         raise _refusal(path, error) from error
+
+
+@contextlib.contextmanager
+def untouched_seeds():
+    """Leave Python's random numbers as they were: Keras draws seeds from them for each layer that it builds."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 class TooLarge(Exception):

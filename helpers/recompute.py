@@ -48,7 +48,7 @@ def answers(parameters, kept, rng):
         if len(rows):
             now = robustness.answers_anew(model, x, kept, attack, k, rows, norm=norm, seed=seed)
             what = f"{attack}, {robustness.NORM_NAMES[norm]}, eps {kept['eps'][k]:.4g}, images {_listed(rows)}"
-            yield what, *_compared(kept["answer"][k, rows], now, attacked=True)
+            yield what, *_compared(kept["answer"][k, rows], now, attacked=attack != "noise")
 
 
 def robust_accuracy(parameters, kept, rng):

@@ -273,7 +273,7 @@ def transferred(recipe, networks, x, y, attack, *, seed, positions=None):
 def transfer_anew(recipe, networks, x, y, kept, attack, rows, seed):
     """Return where kept logits of all networks on these images are those of the attack made anew, (N,)."""
     now = transferred(recipe, networks, x[rows], y[rows], attack, seed=seed, positions=rows)
-    return np.logical_and.reduce([proofs.same_logits(kept[name][rows], logits, attacked=attack != "none")
+    return np.logical_and.reduce([proofs.same_logits(kept[name][rows], logits, attacked=attack not in ("none", "noise"))
                                   for name, logits in now.items()])
 
 

@@ -105,8 +105,8 @@ def smooth_grad(model, x, class_index, *, sigma=0.1, draws=32, seed=0, batch_siz
     x, y = _checked(model, x, class_index)
     gradients.check_count("draws", draws)
     gradients.check_count("seed", seed, smallest=0)
-    if not isinstance(sigma, Real) or not 0 <= sigma < np.inf:
-        raise ValueError(f"sigma must be finite and >= 0, got {sigma!r}")
+    if not isinstance(sigma, Real) or isinstance(sigma, bool) or not 0 <= sigma <= 1:
+        raise ValueError(f"sigma must be in [0, 1], as pixels are, got {sigma!r}")
     total = 0
     for draw in range(draws):
         noise = np.random.default_rng([seed, draw]).normal(0, sigma, x.shape)

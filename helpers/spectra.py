@@ -14,7 +14,12 @@ OPPONENT = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3], [2], [6
 
 
 def planes(x):
-    """Return images or differences (N, H, W, C) in the orthonormal planes, float64 (N, planes, H, W)."""
+    """Return images or differences (N, H, W, C) in the orthonormal planes, float64 (N, planes, H, W).
+
+    Raises ValueError unless C is 1 or 3.
+    """
+    if x.shape[3] not in PLANES:
+        raise ValueError(f"images must have {' or '.join(map(str, PLANES))} channels, got {x.shape[3]}")
     return np.einsum("nhwc,pc->nphw", x, OPPONENT if x.shape[3] == 3 else np.eye(1))
 
 
@@ -161,7 +166,9 @@ def checked_frequencies(frequencies, size):
 
 def checked_plane(plane, channels):
     """Return the direction of the plane of this number in colour space, (channels,); ValueError if none."""
-    known = PLANES.get(channels, ())
+    if channels not in PLANES:
+        raise ValueError(f"images must have {' or '.join(map(str, PLANES))} channels, got {channels}")
+    known = PLANES[channels]
     if isinstance(plane, bool) or not isinstance(plane, (int, np.integer)) or not 0 <= plane < len(known):
         raise ValueError(f"plane must be in 0..{len(known) - 1}, of {', '.join(known)}, got {plane!r}")
     return OPPONENT[plane] if channels == 3 else np.ones(1)

@@ -285,7 +285,7 @@ def read(path):
                 raise ValueError(f"it has more than the {files.BYTES:,} bytes that are read")
             return pd.read_csv(path)
         return files.arrays(path)
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zipfile.zlib.error) as error:
         raise damaged(path, str(error)) from error
 
 

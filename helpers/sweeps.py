@@ -190,12 +190,16 @@ def _finished(client, left, done, bar, own):
                     bar.write(f"another sweep runs {len(left)} of these jobs: waiting for it")
                     told = True
             for future in ready.next_batch(block=False):
-                if future.status not in ("finished", "error"):
+                place, job = running.pop(future)
+                if future.status == "lost":  # its worker died with what it had just returned
+                    left[place] = job
+                elif future.status in ("finished", "error"):
+                    yield place, future
+                else:
                     raise RuntimeError("the Dask scheduler is gone; what has finished is kept")
                 again = 0
-                yield running[future], future
                 future.release()
-                _release(claims.pop(running.pop(future)))
+                _release(claims.pop(place))
             time.sleep(0.02 if again else 0)
     finally:
         for claim in claims.values():
@@ -220,7 +224,7 @@ def _start(client, left, done, claims, running, ready, slots):
             count += 1
             continue
         future = client.submit(_timed, job.function, job.parameters, pure=False)
-        running[future] = place
+        running[future] = place, job
         ready.add(future)
     return count
 
@@ -243,7 +247,7 @@ def _slots(client, say, own):
             told = now
             say(f"the cluster has had no worker for {now - seen:.0f} s: waiting for one "
                 + (f"until {GIVEN_UP} s" if own else "(Ctrl-C ends this; what has finished is kept)"))
-        return max(1, 2 * threads)  # the next job is at hand where one finishes
+        return max(1, threads)  # none waits on a worker that another job may kill
 
     return slots
 

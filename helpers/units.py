@@ -39,8 +39,8 @@ def answers(what, kept, again, rng):
             bool(wrong.sum() <= max(1, MAY_DIFFER * wrong.size)))
 
 
-def close(what, kept, now, *, rtol, atol, share=1.0):
-    """Return the unit that asks for close arrays, at least this share of all their entries.
+def close(what, kept, now, *, rtol, atol, share=1.0, each=0.5):
+    """Return the unit that asks for close arrays: this share of all their entries, and the share `each` of every array.
 
     kept, now: dicts of arrays by name, of which those in `now` are compared; NaN is close to NaN, inf to inf.
     """
@@ -49,7 +49,8 @@ def close(what, kept, now, *, rtol, atol, share=1.0):
     far = [f"{name} {kept[name][~near[name]].flat[0]:.6g}, now {np.asarray(now[name])[~near[name]].flat[0]:.6g}"
            for name in near if not near[name].all()]
     said = f"{total - good} of them others: {'; '.join(far[:3])}" if far else "the same"
-    return what, f"{total} numbers", said, bool(good >= share * total)
+    even = all(part.mean() >= min(each, share) for part in near.values() if part.size)
+    return what, f"{total} numbers", said, bool(good >= share * total and even)
 
 
 def holds(what, said, condition):

@@ -77,6 +77,7 @@ local function front(meta)
       where:extend(meta[name])
     end
   end
+  if meta.keywords and pandoc.utils.type(meta.keywords) ~= 'List' then meta.keywords = pandoc.List{meta.keywords} end
   for i, word in ipairs(meta.keywords or {}) do
     keywords:extend(i > 1 and {pandoc.Str ',', pandoc.Space()} or {})
     keywords:extend(word)

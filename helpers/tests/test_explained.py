@@ -29,6 +29,9 @@ def test_changes_are_those_of_the_maps(lenet, made, attack):
     fewer = explained.changes(RECIPE, attack, n=4)
     path, = made.glob("map_changes*.npz")  # nothing else was computed
     assert all(np.array_equal(fewer[name], kept[name][:4], equal_nan=True) for name in kept)
+    for column in ("grad_cam true spearman", "gradient seen divergence", "grad_cam energy 0.1"):  # a measure by itself
+        _, outcomes = _forged(path, explained.recompute_map_changes, kept, kept | {column: 0.01 + 0 * kept[column]})
+        assert not all(outcomes[1])
     forged = {name: value if name in ("index", "y", "x_adv", "x_noise") else np.concatenate([value[:3], value[3:] * 0 + 1])
               for name, value in kept.items()}  # but for the three whose images are kept
     parameters, outcomes = _forged(path, explained.recompute_map_changes, kept, forged)

@@ -84,7 +84,7 @@ def test_a_network_with_a_weight_that_is_no_number_is_told():
             call(model, _images(), np.zeros(N, int))
 
 
-# What is frozen by compiling
+# What is frozen by compiling, or of a whole batch
 
 class _WithState:
     """A defence that reads a Python attribute."""
@@ -101,7 +101,7 @@ def test_a_state_that_changes_under_a_compiled_model_is_told(call):
     model, x = _WithState(), _images()
     before = _tried(call, model, x, _labels(x))
     assert before is not None
-    model.factor = -0.5
+    model.factor = 0.97
     with pytest.raises(ValueError, match="state has changed .* 16 of 16 images now have logits that differ by up to"):
         call(model, x, _labels(x))
 
@@ -127,11 +127,32 @@ def test_randomness_that_compiling_freezes_is_told(call):
 
 
 @pytest.mark.parametrize("call", FOLLOWING.values(), ids=FOLLOWING)
-def test_a_model_that_draws_by_tensorflow_is_attacked(call):
+def test_a_model_that_draws_by_tensorflow_is_attacked_with_a_warning(call):
     x = _images()
-    found = _tried(call, lambda images: _linear(images + tf.random.normal(tf.shape(images), 0, 0.01)), x, _labels(x))
+    with pytest.warns(gradients.RandomAnswers, match="at random: what is found at some draws"):
+        found = _tried(call, lambda images: _linear(images + tf.random.normal(tf.shape(images), 0, 0.01)), x, _labels(x))
     found = found[0] if isinstance(found, tuple) else found
     assert found.shape == x.shape and found.min() >= 0 and found.max() <= 1
+
+
+@pytest.mark.parametrize("call", (SPEAKING | ASKING).values(), ids=SPEAKING | ASKING)
+@pytest.mark.parametrize("model", [
+    lambda images: _linear(images - tf.reduce_mean(images, axis=0, keepdims=True)),
+    lambda images, layer=keras.layers.BatchNormalization(): _linear(layer(images, training=True))])
+def test_a_model_of_a_whole_batch_is_told(call, model):
+    x = _images()
+    with pytest.raises(ValueError, match="answer to an image depends on the images beside it, by up to"):
+        call(model, x, _labels(x))
+
+
+@pytest.mark.parametrize("model", [
+    lambda images: _linear(images) if images.shape[0] is None else 0.5 * _linear(images),
+    lambda images: _linear(images) if tf.executing_eagerly() else -_linear(images)])
+def test_a_model_that_asks_how_it_is_run_is_told(model):
+    x = _images()
+    for call in (*FOLLOWING.values(), *ASKING.values()):
+        with pytest.raises(ValueError, match="answers otherwise when it is compiled, on 1?[0-9] of 16 images by up to"):
+            call(model, x, _labels(x))
 
 
 # What cannot be compiled
@@ -248,6 +269,27 @@ def test_carlini_wagner_does_not_mind_the_scale_of_the_logits(scale):
     wrong = evaluation.margins(gradients.logits(_linear, attacks.carlini_wagner(
         lambda images: scale * _linear(images), x, _labels(x))), _labels(x))
     assert (wrong < 0).all()
+
+
+@pytest.mark.parametrize("change", [
+    lambda z: tf.concat([z, tf.fill((tf.shape(z)[0], 1), -1e9)], axis=1),
+    lambda z: tf.concat([z, tf.fill((tf.shape(z)[0], 1), -1e30)], axis=1),
+    lambda z: z + 1e4, lambda z: z - 3e4])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_carlini_wagner_does_not_mind_a_class_ruled_out_or_an_offset(change, targeted):
+    x = np.maximum(_images(8), 0.2)
+    told = (_labels(x) + targeted) % CLASSES
+    usual, found = (attacks.l2(attacks.carlini_wagner(model, x, told, targeted=targeted) - x)
+                    for model in (_linear, lambda images: change(_linear(images))))
+    assert (found > 0).all()
+    np.testing.assert_allclose(found, usual, rtol=0.03)  # a logit of 3e4 is rounded to 0.002
+
+
+@pytest.mark.parametrize("step", [8, 2.1])
+def test_a_step_of_levels_is_named(step):
+    x = _images()
+    with pytest.raises(ValueError, match="^eps_iter must be at most"):
+        attacks.pgd(_linear, x, _labels(x), eps=0.1, eps_iter=step, nb_iter=2)
 
 
 def test_nothing_sets_the_global_seeds():

@@ -32,8 +32,9 @@ def project(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["verify", "MINUTES=ten"], "MINUTES must be a number, got 'ten'"),
-    (["verify", "MINUTES=-1"], "MINUTES must be a number, got '-1'"),
+    (["verify", "MINUTES=ten"], "MINUTES must be a positive number, got 'ten'"),
+    (["verify", "MINUTES=-1"], "MINUTES must be a positive number, got '-1'"),
+    (["verify", "MINUTES=0"], "MINUTES must be a positive number, got '0'"),
     (["page"], "FILE must be the path of an executed notebook, got ''"),
     (["page", "FILE=a $$(touch b) c"], "FILE must be the path of an executed notebook, got 'a $(touch b) c'"),
     (["data", "FROM=no such/folder"], "FROM must be a folder that holds cifar10.npz, got 'no such/folder'"),
