@@ -13,7 +13,8 @@ import yaml
 from helpers import progress, store
 
 NOTEBOOKS = store.ROOT / "notebooks"
-FILE = Path  # what a parameter may be: the path of a file that is there
+NETWORKS = (".keras", ".h5", ".hdf5")  # ends of their files
+FILE = Path  # what a parameter may be: the path of a network's file that is there
 EXPLORER = {"n_explorer": range(1, 11)}  # what the explorer takes of a profile that no notebook has
 # How many of the first images a notebook takes, and no more than are at hand.
 OF_TEST = ("n_attack", "n_blind", "n_aware", "n_aware_resnet", "n_gain", "n_study")
@@ -211,7 +212,7 @@ def _fits(value, what):
         return (type(value) is list and all(_fits(entry, what.what) for entry in value)
                 and len(value) >= what.least and value == sorted(set(value)))
     if what is FILE:
-        return type(value) is str and Path(value).is_file()
+        return type(value) is str and Path(value).suffix in NETWORKS and Path(value).is_file()
     if isinstance(what, range):
         return type(value) is int and value in what
     if isinstance(what, tuple):
@@ -226,7 +227,7 @@ def _describe(what):
     if isinstance(what, Listed):
         return f"a list of {what.least} or more that increase, each {_describe(what.what)}"
     if what is FILE:
-        return "the path of a file"
+        return f"the path of a file ({', '.join(NETWORKS)})"
     if isinstance(what, range):
         return f"an integer in {what[0]}..{what[-1]}" + (f" in steps of {what.step}" if what.step > 1 else "")
     if isinstance(what, tuple):

@@ -37,8 +37,10 @@ def test_a_file_must_be_there(tmp_path):
     there.write_text("")
     for value in (None, str(there)):
         parameters.check({"checkpoint": value}, checkpoint=[None, FILE])
-    for value in ("", " ", str(tmp_path), str(tmp_path / "other.keras"), there, 3):
-        with pytest.raises(ValueError, match="checkpoint must be None or the path of a file, got"):
+    readme = tmp_path / "README.md"
+    readme.write_text("a file of another kind")
+    for value in ("", " ", str(tmp_path), str(tmp_path / "other.keras"), there, 3, str(readme)):
+        with pytest.raises(ValueError, match=r"checkpoint must be None or the path of a file \(\.keras, .*\), got"):
             parameters.check({"checkpoint": value}, checkpoint=[None, FILE])
 
 
