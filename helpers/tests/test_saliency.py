@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused():
         saliency.integrated_gradients(model, x, 0, steps=0)
     with pytest.raises(ValueError, match=r"baseline must be in \[0, 1\], got 2"):
         saliency.integrated_gradients(model, x, 0, baseline=2)
-    with pytest.raises(ValueError, match="sigma must be finite and >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"sigma must be in \[0, 1\], as pixels are, got -1"):
         saliency.smooth_grad(model, x, 0, sigma=-1)
     dense = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="no convolutional layer"):
