@@ -39,17 +39,17 @@ def answers(what, kept, again, rng):
             bool(wrong.sum() <= max(1, MAY_DIFFER * wrong.size)))
 
 
-def close(what, kept, now, *, rtol, atol, share=1.0, each=0.5):
-    """Return the unit that asks for close arrays: this share of all their entries, and the share `each` of every array.
+def close(what, kept, now, *, rtol, atol, share=1.0, steady=(), each=0.0):
+    """Return the unit that asks for close arrays: this share of all their entries, and the share `each` of every steady one.
 
-    kept, now: dicts of arrays by name, of which those in `now` are compared; NaN is close to NaN, inf to inf.
+    steady: names of arrays. kept, now: dicts of arrays by name, of which those in `now` are compared; NaN is close to NaN, inf to inf.
     """
     near = {name: np.isclose(kept[name], now[name], rtol=rtol, atol=atol, equal_nan=True) for name in now}
     total, good = (sum(map(count, near.values())) for count in (np.size, np.sum))
     far = [f"{name} {kept[name][~near[name]].flat[0]:.6g}, now {np.asarray(now[name])[~near[name]].flat[0]:.6g}"
            for name in near if not near[name].all()]
     said = f"{total - good} of them others: {'; '.join(far[:3])}" if far else "the same"
-    even = all(part.mean() >= min(each, share) for part in near.values() if part.size)
+    even = all(near[name].mean() >= each for name in steady)
     return what, f"{total} numbers", said, bool(good >= share * total and even)
 
 
