@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+NETWORKS = (".keras", ".h5", ".hdf5")  # ends of the names of their files
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EIO)
 DAY = 24 * 60 * 60

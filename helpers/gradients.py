@@ -9,9 +9,9 @@ logits (N, classes):
 - where no gradient is needed (`logits`, Square, noise), any callable at all: of NumPy, or `predict`.
 The first two are compiled, once for each model and loss, for batches of any size. What they read
 besides their images must be TensorFlow's (variables, tensors): a Python attribute and NumPy's random
-numbers are frozen by compiling. `checked` and `logits` compare, each time, what the model answers
-compiled and as it is, and refuse it where that is not the same; and they refuse probabilities, logits
-or gradients that are not finite, and answers that depend on the images beside. Where the gradient is
+numbers are frozen by compiling. `checked` and `logits` ask the model, each time and not compiled, for the
+images by which it was met, and refuse it where what was compiled does not follow; and they refuse
+probabilities, logits or gradients that are not finite, and answers that depend on the images beside. Where the gradient is
 zero, an attack warns (ZeroGradient), and so does the door where the model is random (RandomAnswers).
 """
 import functools

@@ -14,7 +14,6 @@ from helpers import files, store
 
 WEIGHTS = 2**28  # that a network may have: a gigabyte in float32
 CONFIG = 2**26  # bytes of a network's description
-ENDS = (".keras", ".h5", ".hdf5")
 OWN = "load it where that code is (keras.models.load_model) and pass the model itself to helpers' functions"
 
 
@@ -55,7 +54,7 @@ def _require_whole(path):
         raise ValueError(f"{path} is a folder {what}: a network is read from a .keras file (model.save)")
     if not path.is_file():
         raise ValueError(f"there is no network at {str(path)!r}: give the path of a .keras file")
-    if path.suffix not in ENDS:
+    if path.suffix not in files.NETWORKS:
         raise ValueError(f"{path}: the name of a network's file must end in .keras")
     if path.suffix == ".keras" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

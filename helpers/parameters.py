@@ -10,10 +10,9 @@ from typing import NamedTuple
 import nbformat
 import yaml
 
-from helpers import progress, store
+from helpers import files, progress, store
 
 NOTEBOOKS = store.ROOT / "notebooks"
-NETWORKS = (".keras", ".h5", ".hdf5")  # ends of their files
 FILE = Path  # what a parameter may be: the path of a network's file that is there
 EXPLORER = {"n_explorer": range(1, 11)}  # what the explorer takes of a profile that no notebook has
 # How many of the first images a notebook takes, and no more than are at hand.
@@ -212,7 +211,7 @@ def _fits(value, what):
         return (type(value) is list and all(_fits(entry, what.what) for entry in value)
                 and len(value) >= what.least and value == sorted(set(value)))
     if what is FILE:
-        return type(value) is str and Path(value).suffix in NETWORKS and Path(value).is_file()
+        return type(value) is str and Path(value).suffix in files.NETWORKS and Path(value).is_file()
     if isinstance(what, range):
         return type(value) is int and value in what
     if isinstance(what, tuple):
@@ -227,7 +226,7 @@ def _describe(what):
     if isinstance(what, Listed):
         return f"a list of {what.least} or more that increase, each {_describe(what.what)}"
     if what is FILE:
-        return f"the path of a file ({', '.join(NETWORKS)})"
+        return f"the path of a file ({', '.join(files.NETWORKS)})"
     if isinstance(what, range):
         return f"an integer in {what[0]}..{what[-1]}" + (f" in steps of {what.step}" if what.step > 1 else "")
     if isinstance(what, tuple):
