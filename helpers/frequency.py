@@ -16,7 +16,7 @@ import tensorflow as tf
 from helpers import attacks, gradients, layers
 from helpers.jpeg_gain import harmonic_matrix  # noqa: F401 (one place for all that the project measures)
 from helpers.spectra import (  # noqa: F401
-    PLANES, checked_frequencies, checked_plane, decibels, fourier_basis, half_plane,
+    checked_frequencies, checked_plane, decibels, fourier_basis, half_plane,
     radial_frequency, radial_profile, ring_of, transform, whole_plane)
 
 PHASES = 8  # the fewest that tell the fundamental from the harmonics up to the fourth
@@ -104,7 +104,7 @@ def respond(model, x, y, *, amplitudes, frequencies=None, phases=PHASES, plane=0
 
     amplitudes: (A,), positive, the L2 norm of the wave. frequencies: (K, 2) integers in cycles per
     image; None, the half plane. phases: how many, an even number of at least 8, equally spaced from 0.
-    plane: of PLANES, by number. Images must be square. Raises ValueError for what does not fit.
+    plane: of spectra.plane_names, by number. Images must be square. Raises ValueError for what does not fit.
     """
     x, y = gradients.checked(model, x, y)
     amplitudes, frequencies = _checked(x, amplitudes, frequencies, phases, plane)

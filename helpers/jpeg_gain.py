@@ -62,7 +62,7 @@ def harmonic_matrix(x, quality, *, amplitude, frequencies, phases=8, plane=0, su
     there and nowhere else; [:, 0, 0] is its transfer function. energy (K,): of all that comes out, over
     amplitude². What it has beyond Σ |matrix|² differs from image to image.
     amplitude: L2 norm of the wave, clipped to [0, 1] with the image. frequencies: (K, 2), in cycles per
-    image. plane: of spectra.PLANES, by number. Raises ValueError unless the images are square, of a
+    image. plane: of spectra.plane_names, by number. Raises ValueError unless the images are square, of a
     multiple of 8 pixels (of 16, for the colours at 4:2:0, the period is 16: what is beyond is left out).
     """
     size = x.shape[1]

@@ -2,25 +2,25 @@
 
 The transform is unitary, so that energies add up to the squared L2 norm (Parseval), of each plane of the
 image: luminance, and of colour images red-green and yellow-blue, which are orthonormal too (van de Sande
-et al. 2010, doi:10.1109/TPAMI.2009.154). Frequencies (u, v) are in cycles per image, vertical first;
+et al. 2010, doi:10.1109/TPAMI.2009.154); of images of any other number of channels, each channel. Frequencies (u, v) are in cycles per image, vertical first;
 radial ones in cycles per pixel, up to 0.5 · √2.
 """
 import numpy as np
 
 from helpers import jpeg
 
-PLANES = {1: ("luminance",), 3: ("luminance", "red_green", "yellow_blue")}
 OPPONENT = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3], [2], [6]])
 
 
-def planes(x):
-    """Return images or differences (N, H, W, C) in the orthonormal planes, float64 (N, planes, H, W).
+def plane_names(channels):
+    """Return the names of the orthonormal planes of images of this many channels, in order."""
+    known = {1: ("luminance",), 3: ("luminance", "red_green", "yellow_blue")}
+    return known.get(channels) or tuple(f"channel_{number}" for number in range(channels))
 
-    Raises ValueError unless C is 1 or 3.
-    """
-    if x.shape[3] not in PLANES:
-        raise ValueError(f"images must have {' or '.join(map(str, PLANES))} channels, got {x.shape[3]}")
-    return np.einsum("nhwc,pc->nphw", x, OPPONENT if x.shape[3] == 3 else np.eye(1))
+
+def planes(x):
+    """Return images or differences (N, H, W, C) in the orthonormal planes, float64 (N, planes, H, W)."""
+    return np.einsum("nhwc,pc->nphw", x, _directions(x.shape[3]))
 
 
 def transform(x):
@@ -166,12 +166,15 @@ def checked_frequencies(frequencies, size):
 
 def checked_plane(plane, channels):
     """Return the direction of the plane of this number in colour space, (channels,); ValueError if none."""
-    if channels not in PLANES:
-        raise ValueError(f"images must have {' or '.join(map(str, PLANES))} channels, got {channels}")
-    known = PLANES[channels]
+    known = plane_names(channels)
     if isinstance(plane, bool) or not isinstance(plane, (int, np.integer)) or not 0 <= plane < len(known):
         raise ValueError(f"plane must be in 0..{len(known) - 1}, of {', '.join(known)}, got {plane!r}")
-    return OPPONENT[plane] if channels == 3 else np.ones(1)
+    return _directions(channels)[plane]
+
+
+def _directions(channels):
+    """Return the directions of the planes in colour space, orthonormal rows (planes, channels)."""
+    return OPPONENT if channels == 3 else np.eye(channels)
 
 
 def _first(u, v, size):

@@ -39,3 +39,10 @@ def test_a_share_outside_0_and_1_is_refused():
     for removed in (-0.1, 1.1, np.nan):
         with pytest.raises(ValueError, match=r"removed must be in \[0, 1\]"):
             spectra.low_pass(np.zeros((1, 8, 8, 1)), removed)
+
+
+def test_images_of_any_number_of_channels_keep_their_energy():
+    for channels in (1, 2, 3, 4):
+        x = np.random.default_rng(0).normal(size=(3, 6, 6, channels))
+        assert len(spectra.plane_names(channels)) == channels
+        np.testing.assert_allclose((np.abs(spectra.transform(x)) ** 2).sum(axis=(1, 2, 3)), (x ** 2).sum(axis=(1, 2, 3)))
