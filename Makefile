@@ -13,9 +13,10 @@ RENDERED  := notebooks/rendered/$(PROFILE)
 RUN       := "$(VENV)/bin/python" -m
 READY     := $(if $(filter .venv,$(VENV)),.venv/ready,given.ready)
 LIST      := environment.yml helpers/pyproject.toml helpers/requirements.lock
-APART     := appendix article download execute explorer lock progress quiet render verify
-CODE      := $(filter-out $(APART:%=helpers/%.py), $(wildcard helpers/*.py))
-PAGE      := $(filter-out helpers/page/article.% helpers/page/explorer.%, $(wildcard helpers/page/*))
+REPORTING := appendix article execute explorer page
+APART     := artifacts/progress datasets/download lock quiet study/verify $(REPORTING:%=report/%)
+CODE      := $(filter-out $(APART:%=helpers/%.py) helpers/tests/% helpers/bench/%, $(wildcard helpers/*.py helpers/*/*.py helpers/*/*/*.py))
+PAGE      := $(filter-out helpers/report/templates/article.% helpers/report/templates/explorer.%, $(wildcard helpers/report/templates/*))
 STARTED   := $(EXECUTED)/.fresh-since
 BEGUN     := $(shell date +%s)
 
@@ -64,7 +65,7 @@ lock:     ## renew helpers/requirements.lock: the versions of all that environme
 	@"$(PYTHON)" -m helpers.lock
 
 data: data.given $(READY)  ## bring the full CIFAR-10 (FROM=folder: from .npz files there)
-	@$(RUN) helpers.download $${FROM:+"$$FROM"}
+	@$(RUN) helpers.datasets.download $${FROM:+"$$FROM"}
 
 report: html pdf $(NAMES:%=$(RENDERED)/%.html) explorer  ## execute all notebooks and write the report
 	@rm -f $(STALE)
@@ -78,7 +79,7 @@ pdf: $(RENDERED)/report.pdf    ## the report in PDF alone
 explorer: $(RENDERED)/explorador.html  ## one page with sliders over image, attack, size and JPEG, offline
 
 page: page.given $(READY)  ## any executed notebook as a page, HTML and PDF: FILE=out.ipynb
-	@$(RUN) helpers.render "$$FILE"
+	@$(RUN) helpers.report.page "$$FILE"
 
 smoke: $(READY)  ## the same, small, of MNIST alone, computed live (half an hour)
 	@$(MAKE) --no-print-directory report PROFILE=smoke FRESH=1
@@ -87,10 +88,10 @@ test: $(READY)  ## run the tests
 	@$(RUN) pytest -q helpers/tests
 
 verify: verify.given $(READY)  ## recompute a random sample of what ships (MINUTES=10)
-	@$(RUN) helpers.verify $${MINUTES:+"$$MINUTES"}
+	@$(RUN) helpers.study.verify $${MINUTES:+"$$MINUTES"}
 
 sweep: sweep.given $(READY)  ## the study of over-fitting (hours), or NOTEBOOK= over GRID=; SCHEDULER=tcp://…
-	@$(RUN) $(if $(NOTEBOOK)$(GRID),helpers.sweeps,helpers.overfitting)
+	@$(RUN) $(if $(NOTEBOOK)$(GRID),helpers.artifacts.sweeps,helpers.study.overfitting)
 	@rm -f $(STALE)
 
 bench: bench.given .venv-bench/ready  ## compare our attacks with other libraries (hours)
@@ -129,27 +130,27 @@ $(EXECUTED)/05_transferencia.ipynb: $(EXECUTED)/03_ataques.ipynb
 $(EXECUTED)/07_saliencia.ipynb: $(EXECUTED)/03_ataques.ipynb
 
 $(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE) | $(READY)
-	@$(RUN) helpers.execute notebooks/$(PROFILE).yaml $< $@
+	@$(RUN) helpers.report.execute notebooks/$(PROFILE).yaml $< $@
 
 notebooks/%.yaml:  # asked for where it is not there
 	@echo "There is no $@: copy notebooks/report.yaml to $@ and change the sizes there"; exit 1
 
-$(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/render.py $(PAGE) notebooks/references.bib
+$(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/report/page.py $(PAGE) notebooks/references.bib
 	@mkdir -p $(@D)
 	@echo "Rendering $@"
-	@part=$(@D)/.$$$$.part; $(RUN) jupyter nbconvert --log-level WARN --to helpers.render.Page $< --output-dir $$part && \
+	@part=$(@D)/.$$$$.part; $(RUN) jupyter nbconvert --log-level WARN --to helpers.report.page.Page $< --output-dir $$part && \
 	  mv $$part/$(@F) $@; done=$$?; rm -rf $$part; exit $$done
 
-$(RENDERED)/explorador.html: helpers/explorer.py helpers/page/explorer.html notebooks/$(PROFILE).yaml $(EXECUTED)/03_ataques.ipynb | $(READY)
+$(RENDERED)/explorador.html: helpers/report/explorer.py helpers/report/templates/explorer.html notebooks/$(PROFILE).yaml $(EXECUTED)/03_ataques.ipynb | $(READY)
 	@mkdir -p $(@D)
 	@echo "Writing $@"
-	@$(RUN) helpers.explorer notebooks/$(PROFILE).yaml $@
+	@$(RUN) helpers.report.explorer notebooks/$(PROFILE).yaml $@
 
-$(RENDERED)/report.%: $(NAMES:%=$(EXECUTED)/%.ipynb) notebooks/informe.md helpers/article.py helpers/appendix.py helpers/render.py \
-  $(PAGE) $(wildcard helpers/page/article.*) notebooks/references.bib
+$(RENDERED)/report.%: $(NAMES:%=$(EXECUTED)/%.ipynb) notebooks/informe.md helpers/report/article.py helpers/report/appendix.py helpers/report/page.py \
+  $(PAGE) $(wildcard helpers/report/templates/article.*) notebooks/references.bib
 	@mkdir -p $(@D)
 	@echo "Writing $@"
-	@$(RUN) helpers.article $(EXECUTED) $@
+	@$(RUN) helpers.report.article $(EXECUTED) $@
 
 .DELETE_ON_ERROR:
 .PRECIOUS: $(EXECUTED)/%.ipynb $(RENDERED)/%

@@ -8,7 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from helpers import attacks, datasets, evaluation, gradients, proofs, store, training, units
+from helpers.artifacts import proofs, store
+from helpers.attacks import fgsm_pgd as attacks, gradients
+from helpers.datasets import loading as datasets
+from helpers.networks import training
+from helpers.study import accuracy as evaluation, units
 from helpers.bench import peers
 
 FIRST = 1000  # test images from here on; the settings of our attacks were chosen on those before

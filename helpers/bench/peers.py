@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from helpers import attacks, carlini_wagner
+from helpers.attacks import carlini_wagner, fgsm_pgd as attacks
 
 
 def ours(model, x, y, targeted, settings):

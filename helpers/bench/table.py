@@ -4,9 +4,10 @@ import functools
 import numpy as np
 import pandas as pd
 
-from helpers import evaluation, store
+from helpers.artifacts import store
+from helpers.study import accuracy as evaluation
 from helpers.bench import measure
-from helpers.progress import tqdm
+from helpers.artifacts.progress import tqdm
 
 COLUMNS = ["dataset", "model", "seed", "attack", "norm", "eps", "targeted", "library", "variant", "n",
            "repeats", "metric", "value", "low", "high"]

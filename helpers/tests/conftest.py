@@ -2,7 +2,8 @@ import shutil
 
 import pytest
 
-from helpers import store, training
+from helpers.artifacts import store
+from helpers.networks import training
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import shutil
 import numpy as np
 import pandas as pd
 
-from helpers import keras_files, store, training, verify
+from helpers.artifacts import store
+from helpers.networks import keras_files, training
+from helpers.study import verify
 
 
 def seal(path):

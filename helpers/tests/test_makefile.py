@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from helpers import lock, store
+from helpers import lock
+from helpers.artifacts import store
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
 CLEAN = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
@@ -83,8 +84,8 @@ def test_an_executed_notebook_that_was_deleted_is_made_again(project):
     assert "Nothing to be done" in _make(project, "html", CONDA_DEFAULT_ENV="").stdout
     (folders[0] / "02_entrenamiento.ipynb").unlink()
     planned = _make(project, "-n", "html", CONDA_DEFAULT_ENV="").stdout
-    assert "helpers.execute notebooks/report.yaml notebooks/02_entrenamiento.ipynb" in planned
-    assert "helpers.article" in planned and "01_datos" not in planned
+    assert "helpers.report.execute notebooks/report.yaml notebooks/02_entrenamiento.ipynb" in planned
+    assert "helpers.report.article" in planned and "01_datos" not in planned
 
 
 def test_make_uses_the_environment_that_conda_has_activated(project):

@@ -1,0 +1,140 @@
+"""Figures of attacks: images beside what was done to them, curves against eps, distances.
+
+As in plots.py, functions take data and axes, draw, and return the axes.
+"""
+import matplotlib.pyplot as plt
+import numpy as np
+
+from helpers.report import text
+from helpers.report.figures import common as plots
+
+
+def perturbation(delta, ax, scale, title=None):
+    """Draw a perturbation (H, W, C): 0 is mid-grey, ± scale are black and white; return ax."""
+    return plots.image(np.clip(0.5 + delta / (2 * scale), 0, 1), ax, title)
+
+
+def ladder(images, deltas, captions, wrong, scale, axes):
+    """Draw attacked images (K, H, W, C) in one row and their perturbations below; return the axes.
+
+    axes: (2, K). captions: K texts (answer and confidence). wrong: K booleans; a wrong answer is bold.
+    scale: of all perturbations of the row.
+    """
+    for (top, bottom), image, delta, caption, bold in zip(axes.T, images, deltas, captions, wrong, strict=True):
+        plots.image(image, top, caption)
+        top.title.set(fontsize=6, fontweight="bold" if bold else "normal")
+        perturbation(delta, bottom, scale)
+    return axes
+
+
+def accuracy_curve(eps, correct, ax, kind, label=None, interval=None):
+    """Draw accuracy against eps with its 95 % band; return ax.
+
+    correct: (K, n) booleans. kind: of plots.COLORS. interval(correct, n) -> (low, high).
+    """
+    share, n = correct.mean(axis=1), correct.shape[1]
+    low, high = zip(*(interval(total, n) for total in correct.sum(axis=1)), strict=True)
+    ax.fill_between(eps, low, high, color=plots.COLORS[kind], alpha=0.2, linewidth=0)
+    ax.plot(eps, share, color=plots.COLORS[kind], linestyle=plots.LINES[kind], label=label,
+            marker=plots.MARKERS[kind], markersize=3)
+    return ax
+
+
+def radius_axis(ax, eps, dataset, norm, narrow=False):
+    """Make the abscissa the radius, so that both its small and its great values are seen; return ax.
+
+    narrow: fewer ticks, for axes of a quarter of the width.
+    """
+    smallest = min(e for e in eps if e > 0)
+    ax.set_xscale("symlog", linthresh=2 * smallest, linscale=0.5)
+    if norm == np.inf and dataset == "cifar10":
+        ticks = [e for e in eps if e == 0 or e == 0.5 or np.isclose(255 * e, (1, 4, 16)).any()]
+        labels = [text.radius(dataset, e).replace("/255", "") for e in ticks]
+        labels[-1] = "127.5"
+        name = "$\\varepsilon$ en $L_\\infty$ (× 1/255)"
+    else:
+        chosen = (0, 3) if narrow else (0, 1, 3, 5, 7)
+        ticks = [e for i, e in enumerate(eps) if i in chosen or e == max(eps)]
+        labels = [text.number(e, 2).rstrip("0").rstrip(".") for e in ticks]
+        name = "$\\varepsilon$ en $L_\\infty$" if norm == np.inf else "$\\varepsilon$ en $L_2$"
+    ax.set_xticks(ticks, labels)
+    ax.minorticks_off()
+    ax.set(ylim=(-0.02, 1.02), xlim=(0, 1.05 * max(eps)))
+    plots.percent_axis(ax.yaxis)
+    return plots.decorate(ax, xlabel=name)
+
+
+def chance(ax, level, grey=None):
+    """Mark the level of chance, and the radius from which uniform grey is in reach; return ax."""
+    ax.axhline(level, color="black", linewidth=0.6, linestyle=(0, (1, 2)))
+    if grey is not None:
+        ax.axvline(grey, color="black", linewidth=0.6, linestyle=(0, (4, 2)))
+    return ax
+
+
+def class_grid(images, names, width=plots.WIDTH):
+    """Draw a 10 × 10 grid of images: row for the true class, column for the target; return the axes.
+
+    images: (10, 10, H, W, C), None where there is none. The diagonal, the originals, is framed.
+    """
+    fig, axes = plt.subplots(10, 10, figsize=(width, width))
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    for i, row in enumerate(axes):
+        for j, ax in enumerate(row):
+            if images[i][j] is None:
+                ax.axis("off")
+                continue
+            plots.image(images[i][j], ax)
+            if i == j:
+                for spine in ax.spines.values():
+                    spine.set(linewidth=1.8, color=plots.COLORS["fgsm"])
+        row[0].set_ylabel(names[i], rotation=0, ha="right", va="center", fontsize=7)
+    for j, ax in enumerate(axes[0]):
+        ax.set_title(names[j], fontsize=7, pad=5, rotation=0 if len(names[j]) < 3 else 90)
+    fig.supxlabel("clase objetivo (columnas)", fontsize=7)
+    fig.supylabel("clase verdadera (filas)", fontsize=7)
+    return axes
+
+
+def cumulative(values, ax, kind, label=None, linestyle=None, color=None):
+    """Draw the share of images whose distance is at most the abscissa; infinite ones never; return ax."""
+    values = np.sort(np.asarray(values, float))
+    finite = values[np.isfinite(values)]
+    ax.step(np.r_[0, finite], np.arange(len(finite) + 1) / len(values), where="post", label=label,
+            color=color or plots.COLORS[kind], linestyle=linestyle or plots.LINES[kind])
+    ax.set(ylim=(0, 1.02), xlim=(0, 1.02 * ax.dataLim.x1 or None))  # of this curve and those before
+    plots.percent_axis(ax.yaxis)
+    return ax
+
+
+def matrix(shares, rows, columns, ax):
+    """Draw a matrix of proportions in grey with each written in %; return ax. NaN: left empty."""
+    ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.3)
+    for (i, j), share in np.ndenumerate(shares):
+        if np.isfinite(share):
+            ax.text(j, i, text.number(100 * share, 0), ha="center", va="center", fontsize=7,
+                    color="white" if share > 0.75 else "black")
+    ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    ax.set_yticks(range(len(rows)), rows)
+    return ax
+
+
+def growth(grown, axes, kind, label, interval):
+    """Draw distance and transfer against the confidence asked for, on two axes; return them.
+
+    grown: of robustness.confidence_growth. interval(correct, n) -> (low, high).
+    """
+    style = {"color": plots.COLORS[kind], "linestyle": plots.LINES[kind], "marker": plots.MARKERS[kind],
+             "markersize": 3}
+    confidence, found = grown["confidence"], np.where(np.isfinite(grown["l2"]), grown["l2"], np.nan)
+    low, middle, high = np.nanpercentile(found, [25, 50, 75], axis=1)
+    axes[0].fill_between(confidence, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    axes[0].plot(confidence, middle, label=label, **style)
+    known = np.isfinite(grown["transferred"])
+    hits, n = np.nansum(grown["transferred"], axis=1).astype(int), np.maximum(known.sum(axis=1), 1)
+    low, high = zip(*map(interval, hits, n), strict=True)
+    axes[1].fill_between(confidence, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    axes[1].plot(confidence, hits / n, **style)
+    plots.percent_axis(axes[1].yaxis)
+    plots.decorate(axes[1], xlabel="confianza $\\kappa$ (logits)")
+    return axes

@@ -1,0 +1,220 @@
+"""Proves what ships: `make verify`, or `python -m helpers.study.verify [MINUTES]`.
+
+It looks at data/shipped alone. Every file must have a record with its SHA-256, and every network the
+accuracy that its record says. Then entries are drawn at random from every kind of artifact, and computed
+again by the function that KINDS names, until the time is over. At first each kind has its turn; then it is
+drawn with a weight: every chapter of the report (READS) counts the same, and in it every kind that it
+reads. So a kind counts by what rests on it, and not by its number of files or entries. Of a kind, each
+artifact is as likely.
+"""
+import math
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from helpers.artifacts import store
+from helpers.networks import training
+from helpers.report import explorer
+from helpers.study import accuracy as evaluation
+from helpers.study import behind_jpeg as defense
+from helpers.study import maps as explained
+from helpers.study import overfitting
+from helpers.study import recompute
+from helpers.study import waves as bode
+from helpers.bench import measure
+from helpers.artifacts.progress import tqdm
+
+READS = {
+    "01_datos": ("statistics", "logits"),
+    "02_entrenamiento": ("logits", "accuracy"),
+    "03_ataques": ("answers", "robust_accuracy", "transfer", "carlini_wagner", "confidence", "checks",
+                   "bench_run"),
+    "04_defensa_jpeg": ("jpeg_clean", "jpeg_blind", "jpeg_aware", "jpeg_drawn", "jpeg_distances",
+                        "carlini_wagner", "checks"),
+    "05_transferencia": ("waves", "wave_errors", "codec_waves", "least_amplitude", "gain_seeds",
+                         "carlini_wagner"),
+    "06_sobreajuste": ("overfitting_run",),
+    "07_saliencia": ("map_changes", "map_cascade", "map_labels", "tale", "carlini_wagner"),
+    "explorador": ("explorer",),
+}
+
+# kind: function(parameters, kept, rng) that yields (what, kept, now, whether they agree) of entries drawn
+# by rng and computed again, a second or so each; None for `agrees` where it cannot be told, `now` saying why.
+KINDS = {
+    "accuracy": recompute.accuracy, "answers": recompute.answers, "carlini_wagner": recompute.carlini_wagner,
+    "checks": recompute.checks,
+    "confidence": recompute.confidence, "logits": recompute.logits, "robust_accuracy": recompute.robust_accuracy,
+    "statistics": recompute.statistics, "transfer": recompute.transfer,
+    "jpeg_clean": defense.recompute_jpeg_clean, "jpeg_blind": defense.recompute_jpeg_blind,
+    "jpeg_aware": defense.recompute_jpeg_aware, "jpeg_drawn": defense.recompute_jpeg_drawn,
+    "jpeg_distances": defense.recompute_jpeg_distances,
+    "waves": bode.recompute_waves, "wave_errors": bode.recompute_wave_errors,
+    "codec_waves": bode.recompute_codec_waves, "least_amplitude": bode.recompute_least_amplitude,
+    "gain_seeds": bode.recompute_gain_seeds,
+    "map_changes": explained.recompute_map_changes, "map_cascade": explained.recompute_map_cascade,
+    "map_labels": explained.recompute_map_labels, "tale": explained.recompute_tale,
+    "explorer": explorer.recompute_explorer, "overfitting_run": overfitting.recompute_overfitting_run,
+    "bench_run": measure.recompute_bench_run,
+}
+
+
+def files():
+    """Return the shipped artifacts, each with its record; raise ValueError for one not as recorded."""
+    found, names = [], {path.name for path in store.SHIPPED.iterdir() if not path.name.startswith(".")}
+    for name in sorted(names):
+        path = store.SHIPPED / name
+        if path.suffix == ".json":
+            if path.stem not in names:
+                raise ValueError(f"{path.with_suffix('')} is not there, but its record is")
+            continue
+        if path.suffix not in (".keras", ".csv", ".npz"):
+            raise ValueError(f"{path} is no artifact: what ships are .keras, .csv and .npz files")
+        if store.record_path(path).name not in names:
+            raise ValueError(f"{path} has no record")
+        record = store.read_record(path)
+        if store.file_sha256(path) != record["sha256"]:
+            raise ValueError(f"{path} is not the file that its record describes")
+        if path.suffix != ".keras" and path.stem != f"{kind(path)}-{store.digest(record['parameters'])}":
+            raise ValueError(f"{path} was made with other parameters than its name says")
+        found.append((path, record))
+    return found
+
+
+def kind(path):
+    """Return what an artifact is: its name up to the digest."""
+    return path.name.partition("-")[0]
+
+
+def weights(kinds):
+    """Return the weight of each kind, adding up to 1: see above. Those that no chapter reads count as one chapter."""
+    shares = {name: sum(1 / len(read) for read in READS.values() if name in read) for name in kinds}
+    unread = [name for name, share in shares.items() if not share]
+    shares |= {name: 1 / len(unread) for name in unread}
+    total = sum(shares.values())
+    return {name: share / total for name, share in shares.items()}
+
+
+def networks(found):
+    """Measure each shipped network again on the images at hand; yield units as the functions of KINDS."""
+    for path, record in found:
+        if kind(path) == "network":
+            try:
+                recipe = training.recipe_named(path.name)
+                model, _ = training.load_or_train(recipe)
+                correct, n = evaluation.measure_again(recipe, model)
+            except ValueError as error:
+                yield path.name, "its recorded accuracy", str(error), False
+            else:
+                yield path.name, "its recorded accuracy", f"{correct} of {n} right", True
+
+
+def drawn(found, rng):
+    """Yield (kind, unit): units of artifacts drawn at random, each kind once and then by its weight.
+
+    Ends only when no artifact has any unit left.
+    """
+    pools = {}
+    for path, record in found:
+        if kind(path) != "network":
+            pools.setdefault(kind(path), {})[path] = record
+    running, turns = {}, list(rng.permutation(list(pools)))
+    while pools:
+        share = weights(pools)
+        name = turns.pop() if turns else rng.choice(list(share), p=list(share.values()))
+        if name not in pools:
+            continue
+        path = list(pools[name])[rng.integers(len(pools[name]))]
+        if path not in running:
+            running[path] = units(path, pools[name][path], rng)
+        unit = next(running[path], None)
+        if unit is not None:
+            yield name, unit
+            continue
+        del running[path], pools[name][path]
+        if not pools[name]:
+            del pools[name]
+
+
+def units(path, record, rng):
+    """Yield (what, kept, now, agrees) of entries of one artifact, its name first in what."""
+    name = kind(path)
+    if name not in KINDS:
+        yield path.name, "", "no function computes this kind again", None
+        return
+    try:
+        for what, kept, now, agrees in KINDS[name](record["parameters"], store.read(path), rng):
+            yield f"{path.name} {what}", kept, now, agrees
+    except store.NotHere as error:
+        yield path.name, "", str(error), None
+    except (ValueError, KeyError, IndexError, TypeError) as error:  # it is not what this kind holds
+        last = (str(error).strip().splitlines() or [""])[-1]
+        yield path.name, "an artifact of this kind", f"{type(error).__name__}: {last}", False
+
+
+def verify(minutes=10.0, seed=None):
+    """Verify all files and networks, and entries for the given minutes; return the exit code.
+
+    1 where anything disagrees, or nothing was compared. Raises ValueError for other minutes than positive
+    finite ones.
+    """
+    if not (isinstance(minutes, (int, float)) and 0 < minutes < math.inf):
+        raise ValueError(f"MINUTES must be a positive finite number, got {minutes!r}")
+    end, seed = time.monotonic() + 60 * minutes, np.random.SeedSequence().entropy if seed is None else seed
+    with store.shipped_alone():
+        found = files()
+        print(f"{len(found)} shipped files have their recorded SHA-256. Seed of what is drawn: {seed}.")
+        tally, why = {name: Counter() for name in sorted({kind(path) for path, _ in found})}, {}
+        for unit in networks(found):
+            _count(tally["network"], why, "network", *unit)
+        with tqdm(desc="entries", unit="", leave=False) as bar:
+            for name, unit in drawn(found, np.random.default_rng(seed)):
+                _count(tally[name], why, name, *unit)
+                bar.update()
+                if time.monotonic() > end:
+                    break
+    print(table(found, tally))
+    for (name, reason), times in why.items():
+        print(f"Not recomputable here: {name}, {times} ×: {reason}")
+    compared = sum(count["agree"] for count in tally.values())
+    wrong = sum(count["disagree"] for count in tally.values())
+    print(f"{compared + wrong} entries were compared, and {wrong or 'none'} of them disagree.")
+    return 1 if wrong or not compared else 0
+
+
+def table(found, tally):
+    """Return the table of what was compared: a line for each kind."""
+    artifacts = Counter(kind(path) for path, _ in found)
+    rows = [{"kind": name, "artifacts": artifacts[name], "recomputed": count["agree"] + count["disagree"],
+             "agree": count["agree"], "disagree": count["disagree"], "not here": count["not here"]}
+            for name, count in tally.items()]
+    return pd.DataFrame(rows).to_string(index=False)
+
+
+def _count(count, why, name, what, kept, now, agrees):
+    """Count one unit; print it where it disagrees, and note why where it cannot be told."""
+    if agrees is None:
+        count["not here"] += 1
+        why[name, now] = why.get((name, now), 0) + 1
+        return
+    count["agree" if agrees else "disagree"] += 1
+    if not agrees:
+        tqdm.write(f"disagrees: {what}: kept {kept}, now {now}")
+
+
+def main(arguments):
+    """Run `make verify`: MINUTES, 10 without it; return the exit code."""
+    try:
+        minutes = float(arguments[0]) if arguments else 10.0
+    except ValueError:
+        minutes = arguments[0]
+    return verify(minutes)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ValueError as error:
+        sys.exit(f"make verify: {error}")
