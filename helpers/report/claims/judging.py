@@ -1,0 +1,52 @@
+"""Claims held against the facts of an execution: what is said of those that hold, and of those that do not."""
+from typing import NamedTuple
+
+from helpers.report import filling, text
+
+# What stands in a paragraph's place, and in a verdict's.
+FAILED = ("**En esta ejecución no se cumple.** El informe publicado dice: «{{ claim.says }}». Aquí, en cambio: "
+          "{{ claim.found }}.")
+UNMEASURED = "**En esta ejecución no se midió.** El informe publicado dice: «{{ claim.says }}»."
+VERDICT_FAILED = "aquí no se sostiene el veredicto publicado («{{ verdict }}»)"
+VERDICT_UNMEASURED = "no se midió en esta ejecución"
+SAID = "{{ draft.said }} ({{ draft.where }})"
+
+
+class Judged(NamedTuple):
+    """A claim, judged: holds is None where the execution could not measure it, and then `found` is empty."""
+    name: str
+    holds: bool | None
+    says: str
+    found: str
+
+
+def judge(claim, namespace, where):
+    """Return a Claim as Judged by the facts in `namespace`.
+
+    Raises ValueError, which begins with `where` and names the claim, for a fact that is not there.
+    """
+    where = f"{where}, claim {claim.name}"
+    if not filling.holds(claim.measured, namespace, where):
+        return Judged(claim.name, None, claim.says, "")
+    return Judged(claim.name, filling.holds(claim.holds, namespace, where), claim.says,
+                  filling.fill(claim.found, namespace, where))
+
+
+def instead(judged):
+    """Return what is said in place of a paragraph whose claims do not all hold, or could not be measured; else None."""
+    lines = [filling.fill(UNMEASURED if claim.holds is None else FAILED, {"claim": claim}, claim.name)
+             for claim in judged if not claim.holds]
+    return "\n\n".join(lines) or None
+
+
+def table(judged, drafts):
+    """Return the table of verdicts as Markdown: what each draft said, what was found, the verdict.
+
+    judged, drafts: of the same claims, Judged and Draft.
+    """
+    rows = []
+    for claim, draft in zip(judged, drafts, strict=True):
+        verdict = {True: "{{ verdict }}", False: VERDICT_FAILED, None: VERDICT_UNMEASURED}[claim.holds]
+        rows.append([filling.fill(SAID, {"draft": draft}, claim.name), claim.found or "–",
+                     filling.fill(verdict, {"verdict": draft.verdict}, claim.name)])
+    return text.markdown(rows, text.CLAIMS)
