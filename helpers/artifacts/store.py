@@ -15,18 +15,12 @@ import re
 import time
 import zipfile
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.artifacts import files
+from helpers.artifacts import files, paths
 from helpers.artifacts.files import atomic, write_json
-
-ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT / "data"
-SHIPPED = DATA / "shipped"
-MADE = DATA / "made"
 
 YEAR_5000 = 95_617_584_000  # in seconds since 1970: no record is younger
 _PROCESS_START = time.time()
@@ -110,7 +104,7 @@ def find(filename):
     Looks in data/made, then in data/shipped; passes over what is older than `fresh_since()`.
     Raises ValueError, naming the file, where its bytes are not those recorded.
     """
-    files.sweep(MADE)
+    files.sweep(paths.MADE)
     for folder in _folders():
         path = folder / filename
         if not (path.exists() and record_path(path).exists()):
@@ -160,8 +154,8 @@ def damaged(path, why, what=None):
 
     Only what the project made in data/made is said to be deleted.
     """
-    todo = {MADE: "Delete it to have it made again.",
-            SHIPPED: f"It came with the project: bring it back with `git checkout {path}`."}
+    todo = {paths.MADE: "Delete it to have it made again.",
+            paths.SHIPPED: f"It came with the project: bring it back with `git checkout {path}`."}
     own = re.search(r"-[0-9a-f]{12}\.", path.name)
     advice = todo.get(path.parent, "") if own else ""
     return ValueError(f"{what or path} is damaged: {why}. {advice}".rstrip())
@@ -218,7 +212,7 @@ def keep(name, parameters, value, seconds, **more):
     Raises ValueError, before anything is written, for a value that its file would not give back.
     """
     _require_lasting(name, value)
-    path = MADE / (_stem(name, parameters) + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
+    path = paths.MADE / (_stem(name, parameters) + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
     record = write(path, lambda partial: _save(partial, value), parameters, seconds, **more)
     note(path.name, "computed", record)
     return read(path)
@@ -254,7 +248,7 @@ def _stem(name, parameters):
 
 
 def _folders():
-    return (SHIPPED,) if _alone else (MADE, SHIPPED)
+    return (paths.SHIPPED,) if _alone else (paths.MADE, paths.SHIPPED)
 
 
 def _find_either(stem):

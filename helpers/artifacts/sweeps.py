@@ -11,35 +11,25 @@ import contextlib
 import errno
 import fcntl
 import functools
-import itertools
-import json
 import os
-import re
-import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import dask
-import yaml
 from distributed import Client, LocalCluster, as_completed
 from distributed.comm import resolve_address
 
-from helpers.artifacts import store
-from helpers.report import parameters
+from helpers.artifacts import paths, store
 from helpers.artifacts.progress import tqdm
+from helpers.report import grid
 
 GIGABYTES = 3  # of memory that a worker with TensorFlow may need
 PATIENCE = 10  # seconds without a worker after which it is said, and again after ten times as long
 GIVEN_UP = 60  # seconds without a worker after which a cluster of this machine is, for nobody else starts one
-FOLDER = store.ROOT / "notebooks" / "executed" / "sweep"
-
-
 class Job(NamedTuple):
     """One piece of work: function(**parameters), kept as the artifact `name` of these parameters.
 
@@ -64,7 +54,7 @@ def run(jobs, *, scheduler=None, workers=None, threads=1):
     themselves, or since what they returned is no such value; what has finished is kept.
     """
     jobs = list(jobs)
-    places = {store.MADE / f"{job.name}-{store.digest(job.parameters)}": job for job in jobs}
+    places = {paths.MADE / f"{job.name}-{store.digest(job.parameters)}": job for job in jobs}
 
     def done(place):
         return store.has(places[place].name, places[place].parameters, sized=places[place].sized)
@@ -75,69 +65,6 @@ def run(jobs, *, scheduler=None, workers=None, threads=1):
     _run(places, done, keep, scheduler, workers, threads)
     return [store.cached(job.name, job.parameters, lambda: None, sized=job.sized,
                          check=job.check and functools.partial(job.check, job.parameters)) for job in jobs]
-
-
-def notebooks(path, grid, *, scheduler=None, workers=None, threads=1):
-    """Execute a notebook once for each point of a grid; return the paths of what was executed.
-
-    grid: dict from a parameter to the list of its values; all combinations are run. The results lie in
-    notebooks/executed/sweep, named by their parameters; those there are not run again, unless they are
-    older than the notebook. Raises ValueError for a parameter that the notebook does not have.
-    """
-    path = Path(path)
-    known = os.path.relpath(path, store.ROOT)
-    places = {target(path, point): Job(path.stem, execute, {"path": known, "parameters": point})
-              for point in grid_points(path, grid)}
-    oldest = max(path.stat().st_mtime, store.fresh_since())
-
-    def done(place):
-        return place.exists() and place.stat().st_mtime > oldest
-
-    def keep(place, text, seconds):
-        with store.atomic(place) as partial:
-            partial.write_text(text, "utf8")
-
-    _run(places, done, keep, scheduler, workers, threads)
-    return list(places)
-
-
-def grid_points(path, grid):
-    """Return the points of a grid, a list of dicts; raise ValueError where the notebook would refuse one."""
-    if not path.exists():
-        raise ValueError(f"there is no notebook {path}")
-    if not (isinstance(grid, dict) and grid and all(isinstance(v, list) and v for v in grid.values())):
-        raise ValueError(f"a grid must give each parameter a list of at least one value, got {grid!r}")
-    try:
-        json.dumps(grid, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"a grid must hold numbers, texts, true, false, null and lists, got {grid!r}") from error
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    for point in points:
-        parameters.check_given(path, point)
-    return points
-
-
-def target(path, point):
-    """Return where the notebook executed with these parameters lies."""
-    words = "-".join(f"{name}={re.sub(r'[^A-Za-z0-9._]+', '_', str(value))}" for name, value in point.items())
-    return FOLDER / f"{path.stem}-{words[:100]}-{store.digest(point)}.ipynb"
-
-
-def execute(path, parameters):
-    """Execute the notebook at `path`, relative to the project, with papermill; return its text.
-
-    Raises RuntimeError where it fails: papermill's last line first, then those before.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        given, result = Path(folder, "parameters.yaml"), Path(folder, "executed.ipynb")
-        given.write_text(yaml.safe_dump(parameters), "utf8")
-        done = subprocess.run([sys.executable, "-m", "papermill", "-k", "python3", "--no-progress-bar",
-                               "-f", given, store.ROOT / path, result],
-                              cwd=store.ROOT, capture_output=True, text=True)
-        if done.returncode:
-            said = done.stderr.rstrip()[-3000:]
-            raise RuntimeError(f"{said.rpartition(chr(10))[2]} ({path} with {parameters})\n{said}")
-        return result.read_text("utf8")
 
 
 def local_workers(threads=1):
@@ -333,17 +260,6 @@ def _local(workers):
                            "does `import helpers` work in a new Python?") from error
 
 
-def main():
-    """Run `make sweep` as the environment says: NOTEBOOK over GRID, both files; SCHEDULER, WORKERS."""
-    path, grid = (os.environ.get(name) for name in ("NOTEBOOK", "GRID"))
-    if not (path and grid):
-        raise ValueError("a sweep needs NOTEBOOK=notebooks/….ipynb and GRID=….yaml, "
-                         "a list of values for each parameter")
-    points = parameters.read(grid)
-    for result in notebooks(path, points, **where()):
-        print(os.path.relpath(result))
-
-
 def where():
     """Return the scheduler and the number of workers that the environment asks for: SCHEDULER, WORKERS."""
     workers = os.environ.get("WORKERS") or None
@@ -354,6 +270,6 @@ def where():
 
 if __name__ == "__main__":
     try:
-        main()
+        grid.main()
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"make sweep: {error}")

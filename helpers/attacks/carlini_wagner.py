@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from helpers.attacks import gradients
 from helpers.artifacts.progress import tqdm
+from helpers.attacks import gradients
 
 RIVALS = 9              # classes that race, at most
 CANDIDATES = 30         # classes of the largest logits, among which the rivals are chosen

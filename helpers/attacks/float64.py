@@ -2,7 +2,7 @@
 import numpy as np
 import tensorflow as tf
 
-from helpers.attacks import copies, fgsm_pgd as attacks, gradients
+from helpers.attacks import copies, fgsm_pgd, gradients
 
 
 def copy(model):
@@ -17,9 +17,9 @@ def fgsm(model, x, y, *, eps, norm=np.inf):
     what does not fit, and where the gradient is not finite; warns, as attacks.fgsm, of one that is zero.
     """
     x, y = _checked(model, x, y)
-    if norm not in attacks.NORMS:
+    if norm not in fgsm_pgd.NORMS:
         raise ValueError(f"norm must be np.inf or 2, got {norm!r}")
-    eps = attacks.checked_eps("eps", eps, norm=norm, shape=x.shape)
+    eps = fgsm_pgd.checked_eps("eps", eps, norm=norm, shape=x.shape)
     run = gradients.cached(_direction, model)
     g = np.concatenate([run(*batch)[:rows.stop - rows.start].numpy() for rows, *batch
                         in gradients.batches(256, x, y, description="float64")])
@@ -28,7 +28,7 @@ def fgsm(model, x, y, *, eps, norm=np.inf):
     if norm == np.inf:
         step = np.sign(g)
     else:
-        step = g / np.maximum(attacks.l2(g), np.finfo(float).tiny).reshape(-1, 1, 1, 1)
+        step = g / np.maximum(fgsm_pgd.l2(g), np.finfo(float).tiny).reshape(-1, 1, 1, 1)
     return np.clip(x + eps * step, 0, 1).astype(np.float32)
 
 

@@ -431,3 +431,11 @@ def _gradient(model, loss, x, *told):
         raise ValueError("no gradient passes through the model to its images: an attack that "
                          "follows the gradient would fail, and the model only look robust")
     return result, gradient
+
+
+def margins(logits, y):
+    """Return F = z_y - max of the other logits, (N,): negative where the image is misclassified."""
+    rows = np.arange(len(y))
+    others = logits.copy()
+    others[rows, y] = -np.inf
+    return logits[rows, y] - others.max(axis=1)

@@ -5,8 +5,8 @@ An image that it breaks, and that the gradient attacks leave, betrays a masked g
 import numpy as np
 import tensorflow as tf
 
-from helpers.attacks import fgsm_pgd as attacks, gradients
 from helpers.artifacts.progress import tqdm
+from helpers.attacks import fgsm_pgd, gradients
 
 HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations, of 10,000
 
@@ -25,7 +25,7 @@ def square(model, x, y, *, eps, nb_iter=1000, p=0.8, seed=0, batch_size=256, pos
     """
     x, y = gradients.checked(model, x, y, gradient=False)
     _check(eps, nb_iter, p, batch_size, x.shape)
-    positions = attacks.checked_positions(positions, len(x))
+    positions = fgsm_pgd.checked_positions(positions, len(x))
     query = gradients.answering(model, x)
     low, high = np.clip(x - np.float32(eps), 0, 1), np.clip(x + np.float32(eps), 0, 1)
     best, score = x.copy(), _margins(query, x, y, batch_size)
@@ -94,7 +94,7 @@ def _margins(query, x, y, batch_size):
 
 
 def _check(eps, nb_iter, p, batch_size, shape):
-    attacks.checked_eps("eps", eps, norm=np.inf, shape=shape)
+    fgsm_pgd.checked_eps("eps", eps, norm=np.inf, shape=shape)
     for name, value in (("nb_iter", nb_iter), ("batch_size", batch_size)):
         gradients.check_count(name, value)
     if not 0 < p <= 1:

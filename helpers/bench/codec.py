@@ -5,7 +5,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from helpers.jpeg import codec as jpeg
+from helpers import jpeg
 
 
 def with_pillow(x, quality):

@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from helpers import attacks, datasets, networks
 from helpers.artifacts import proofs, store
-from helpers.attacks import fgsm_pgd as attacks, gradients
-from helpers.datasets import loading as datasets
-from helpers.networks import training
-from helpers.study import accuracy as evaluation, units
+from helpers.attacks import gradients
 from helpers.bench import peers
+from helpers.study import accuracy, units
 
 FIRST = 1000  # test images from here on; the settings of our attacks were chosen on those before
 IMAGES = {("mnist", "carlini_wagner"): 300, ("cifar10", "carlini_wagner"): 128}  # else OTHERWISE
@@ -84,7 +83,7 @@ def parameters(cell, library, variant, n=None, repeats=None):
     if cell.attack == "carlini_wagner":
         n = min(n, FEWER.get((library, cell.model), n))
         repeats = repeats if library == "ours" else 1
-    recipe, = training.recipes(cell.dataset, cell.model)
+    recipe, = networks.recipes_for(cell.dataset, cell.model)
     return {"network": recipe.filename, "attack": cell.attack, "norm": str(cell.norm),
             "targeted": cell.targeted, "settings": cell.settings, "library": library,
             "variant": variant, "first": FIRST, "n": n, "repeats": repeats}
@@ -93,11 +92,11 @@ def parameters(cell, library, variant, n=None, repeats=None):
 @functools.lru_cache(maxsize=8)
 def subject(dataset, model, n):
     """Return (network, x, y): its first n correctly classified test images from FIRST on."""
-    recipe, = training.recipes(dataset, model)
-    network, _ = training.load_or_train(recipe)
+    recipe, = networks.recipes_for(dataset, model)
+    network, _ = networks.load_or_train(recipe)
     data = datasets.load(dataset)
     x, y = data.x_test[FIRST:FIRST + 2 * n + 20], data.y_test[FIRST:FIRST + 2 * n + 20]
-    right = np.flatnonzero(evaluation.predict(network, x).argmax(axis=1) == y)[:n]
+    right = np.flatnonzero(accuracy.predict(network, x).argmax(axis=1) == y)[:n]
     if len(right) < n:
         raise ValueError(f"n must be at most {len(right)} for {dataset}, got {n}")
     return network, x[right], y[right]
@@ -213,7 +212,7 @@ def distances(model, x, y, x_adv, targeted):
     It failed where the model's answer is not right for the attacker, where the image is not of
     finite numbers in [0, 1], and where it is black: so Foolbox returns what it did not find.
     """
-    answer = evaluation.predict(model, x_adv).argmax(axis=1)
+    answer = accuracy.predict(model, x_adv).argmax(axis=1)
     flat = x_adv.reshape(len(x_adv), -1)
     fine = (flat >= -1e-6).all(axis=1) & (flat <= 1 + 1e-6).all(axis=1) & (flat > 0).any(axis=1)
     success = fine & ((answer == y) if targeted else (answer != y))
@@ -237,7 +236,7 @@ def recompute_bench_run(of, kept, rng):
     have other searches: their norms are only near ours. Seconds are another machine's, or of another load: what
     is measured again, on the same processor, is the quotient of our time and of bare passes in turn with it.
     """
-    recipe = training.recipe_named(of["network"])
+    recipe = networks.recipe_named(of["network"])
     cell = Cell(recipe.dataset, recipe.architecture, of["attack"], float(of["norm"]), of["targeted"])
     library, variant, n = of["library"], of["variant"], of["n"]
     if cell not in CELLS or (library, variant) not in libraries(cell):

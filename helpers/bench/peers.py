@@ -14,16 +14,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from helpers.attacks import carlini_wagner, fgsm_pgd as attacks
+from helpers import attacks as helpers_attacks
 
 
 def ours(model, x, y, targeted, settings):
     """Return the images of our own attacks; our Carlini-Wagner finds its first constant itself."""
     attack = settings["attack"]
     if attack == "carlini_wagner":
-        return carlini_wagner.carlini_wagner(
+        return helpers_attacks.carlini_wagner(
             model, x, y, targeted=targeted, **_without(settings, {"attack", "norm", "initial_const"}))
-    run = {"fgsm": attacks.fgsm, "pgd": attacks.pgd}[attack]
+    run = {"fgsm": helpers_attacks.fgsm, "pgd": helpers_attacks.pgd}[attack]
     return run(model, x, y, targeted=targeted, **_without(settings, {"attack"}))
 
 

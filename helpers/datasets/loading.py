@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from helpers.artifacts import files, proofs, store
+from helpers.artifacts import files, paths, proofs, store
 
 BYTES = 2**28  # of all arrays of a data set: CIFAR-10 has 184 million
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -75,12 +75,12 @@ def load(name):
     """
     if name not in NAMES:
         raise ValueError(f"dataset must be one of {', '.join(NAMES)}, got {name!r}")
-    files.sweep(store.DATA)
+    files.sweep(paths.DATA)
     filename = f"{name}.npz"
-    complete = (store.DATA / filename).exists()
+    complete = (paths.DATA / filename).exists()
     if not complete and name == "cifar10":
         filename = "cifar10_part.npz"
-    path = store.DATA / filename
+    path = paths.DATA / filename
     arrays = _converted(path, filename, path.stat().st_mtime_ns)
     return Dataset(name, *arrays, CLASS_NAMES[name], complete)
 

@@ -7,7 +7,7 @@ radial ones in cycles per pixel, up to 0.5 · √2.
 """
 import numpy as np
 
-from helpers.jpeg import codec as jpeg
+from helpers import jpeg
 
 OPPONENT = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3], [2], [6]])
 

@@ -13,11 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from helpers.attacks import fgsm_pgd as attacks, gradients, layers
-from helpers.jpeg.gain import harmonic_matrix  # noqa: F401 (one place for all that the project measures)
-from helpers.frequency.fourier import (  # noqa: F401
-    checked_frequencies, checked_plane, decibels, fourier_basis, half_plane,
-    radial_frequency, radial_profile, ring_of, transform, whole_plane)
+from helpers import attacks
+from helpers.attacks import gradients, layers
+from helpers.frequency.fourier import checked_frequencies, checked_plane, half_plane, ring_of, transform
 
 PHASES = 8  # the fewest that tell the fundamental from the harmonics up to the fourth
 
@@ -104,7 +102,7 @@ def respond(model, x, y, *, amplitudes, frequencies=None, phases=PHASES, plane=0
 
     amplitudes: (A,), positive, the L2 norm of the wave. frequencies: (K, 2) integers in cycles per
     image; None, the half plane. phases: how many, an even number of at least 8, equally spaced from 0.
-    plane: of spectra.plane_names, by number. Images must be square. Raises ValueError for what does not fit.
+    plane: of frequency.plane_names, by number. Images must be square. Raises ValueError for what does not fit.
     """
     x, y = gradients.checked(model, x, y)
     amplitudes, frequencies = _checked(x, amplitudes, frequencies, phases, plane)

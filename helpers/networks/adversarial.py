@@ -3,7 +3,8 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.utils import clip_eta
 
-from helpers.attacks import fgsm_pgd as attacks, gradients
+from helpers import attacks
+from helpers.attacks import gradients
 
 
 def batch(model, epoch, i):

@@ -1,8 +1,9 @@
 """What a training sees, and in what order: the validation split, augmentation and batches."""
+
 import keras
 import numpy as np
 
-from helpers.jpeg import codec as jpeg
+from helpers import datasets, jpeg
 
 
 def split(y, share, seed):
@@ -60,3 +61,29 @@ class Batches(keras.utils.PyDataset):
         if self.recipe.qualities:
             x = jpeg.compress(x, rng.choice(self.recipe.qualities, len(x)))
         return x, self.y[chosen]
+
+
+def images(recipe):
+    """Return what a recipe trains on: ((x, y) training, (x, y) validation, (x, y) test, digest).
+
+    Training labels are those told, wrong ones among them; the digest is of training and validation
+    images. Raises ValueError where there are fewer images than the recipe needs.
+    """
+    data = datasets.load(recipe.dataset)
+    available = len(data.x_train)
+    if recipe.train_size is None and not data.complete:
+        raise ValueError(f"this recipe trains on all of {recipe.dataset}, and data/ holds only "
+                         f"{available} training images: run `make data`, or give a train_size of "
+                         f"at most {available}")
+    if recipe.train_size is not None and recipe.train_size > available:
+        raise ValueError(f"train_size must be at most {available}, the training images of "
+                         f"{recipe.dataset} under data/, got {recipe.train_size}")
+    used = (slice(None) if recipe.train_size is None
+            else datasets.first_per_class(data.y_train, recipe.train_size))
+    x, y = data.x_train[used], data.y_train[used]
+    train, validation = split(y, recipe.validation_share, recipe.seed)
+    if not len(train):
+        raise ValueError(f"validation_share must leave images to train on, got {recipe.validation_share!r}")
+    digest = datasets.array_sha256(x)
+    told = mislabelled(y[train], recipe.label_noise, recipe.seed)
+    return (x[train], told), (x[validation], y[validation]), (data.x_test, data.y_test), digest

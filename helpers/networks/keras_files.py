@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import keras
 
+from helpers import datasets
 from helpers.artifacts import files, store
 
 WEIGHTS = 2**28  # that a network may have: a gigabyte in float32
@@ -115,3 +116,28 @@ def _refusal(path, error):
         return ValueError(f"{path} needs {missing[1]}, which is not Keras's: {OWN}")
     reason = words.splitlines()[0][:200] if words else ""
     return store.damaged(path, f"{type(error).__name__}: {reason}")
+
+
+def read_checkpoint(path):
+    """Return (model, dataset) of a network saved by Keras, not necessarily by this project.
+
+    The data set is that whose images the network takes. Raises ValueError where there is no such file, where
+    it is no network that can be read (keras_files.load), takes other images, or does not answer with a logit
+    for each class.
+    """
+    if not str(path):
+        raise ValueError(f"the path of a network must not be empty, got {path!r}: give that of a .keras file")
+    model = load(path)
+    if not model.built or not model.inputs:
+        raise ValueError(f"{path} does not say what images it takes: it needs a keras.Input as it is saved")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs: a network "
+                         "must take images alone, and answer with logits alone")
+    taken, given = (tuple(part[0].shape[1:]) for part in (model.inputs, model.outputs))
+    for name in datasets.NAMES:
+        shape, classes = datasets.load(name).x_test.shape[1:], len(datasets.CLASS_NAMES[name])
+        if len(taken) == 3 and all(side in (None, own) for side, own in zip(taken, shape)):
+            if given != (classes,):
+                raise ValueError(f"{path} answers with shape {given}: {name} needs {classes} logits an image")
+            return model, name
+    raise ValueError(f"{path} takes images of shape {taken}: those of no data set here")

@@ -5,7 +5,7 @@ import platform
 from itertools import zip_longest
 
 from helpers.artifacts import store
-from helpers.report import page as render, text
+from helpers.report import page, text
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "imagecodecs", "matplotlib", "seaborn", "papermill", "nbconvert",
             "pypandoc_binary", "typst")
@@ -48,7 +48,7 @@ def notebooks(executed):
 
 def _papermill(executed):
     """Return what papermill wrote down of each executed notebook, and "defaults", its cell of parameters."""
-    return {path.stem: _told(render.executed(path)) for path in notebooks(executed)}
+    return {path.stem: _told(page.executed(path)) for path in notebooks(executed)}
 
 
 def _told(notebook):

@@ -20,14 +20,13 @@ from pathlib import Path
 
 import nbformat
 
-from helpers.artifacts import store
-from helpers.report import appendix, page as render
+from helpers.artifacts import files, paths
+from helpers.report import appendix, labels, page
+from helpers.report.labels import EQUATION, HEADING
 
-SOURCE = store.ROOT / "notebooks" / "informe.md"
+SOURCE = paths.ROOT / "notebooks" / "informe.md"
 INCLUDE = re.compile(r"^\{\{([\w*-]+)\.([\w:-]+)(?: \| ([^}]+))?\}\}$", re.M)
 ABSTRACT = re.compile(r"^( *)\{\{\*\.abstract\}\}$", re.M)
-EQUATION = re.compile(r"^\$\$(?P<tex>(?:(?!\$\$).)+)\$\$(?: \{#(?P<label>eq:[\w-]+)\})?$", re.M | re.S)
-HEADING = re.compile(r"^(?P<marks>#{1,4}) (?P<title>[^\n]*?)(?P<attributes> \{[^}\n]*\})?$", re.M)
 
 
 def build(executed, path):
@@ -40,10 +39,10 @@ def build(executed, path):
         raise ValueError(f"the article is written as {' or '.join(makers)}, got {path}")
     front, notebook = assemble(SOURCE.read_text("utf8"), Path(executed))
     with tempfile.TemporaryDirectory() as folder:
-        text = render.markdown(render.ArticleMarkdown(), notebook, Path(folder))
+        text = page.markdown(page.ArticleMarkdown(), notebook, Path(folder))
         (Path(folder) / "front.yaml").write_text(f"{front}\n", "utf8")
         made = makers[Path(path).suffix](text, Path(folder))
-    with store.atomic(path) as partial:
+    with files.atomic(path) as partial:
         partial.write_bytes(made)
 
 
@@ -72,12 +71,12 @@ def included(path, mark):
     if not path.is_file():
         raise ValueError(f"the article needs {path}, which has not been executed")
     chosen = []
-    for cell in render.executed(path).cells:
-        options, _ = render.split_options(cell.source) if cell.cell_type == "code" else ({}, "")
+    for cell in page.executed(path).cells:
+        options, _ = page.split_options(cell.source) if cell.cell_type == "code" else ({}, "")
         if mark not in (options.get("label"), *cell.metadata.get("tags", ())):
             continue
         if cell.cell_type == "code":
-            cell.source, cell.metadata["options"] = "", render.described(options)
+            cell.source, cell.metadata["options"] = "", page.described(options)
         else:  # its sections become parts of the article's
             cell.source = HEADING.sub(lambda found: f"#{found['marks']} {re.sub(r'^[0-9.]+ ', '', found['title'])}", cell.source)
         chosen.append(cell)
@@ -127,14 +126,9 @@ def number(notebook):
         attributes = found["attributes"] or ""
         if ".unnumbered" in attributes:
             return found[0]
-        level = len(found["marks"]) - 1
-        if level == 0:
+        if found["marks"] == "#":
             counts.update(fig=0, tbl=0)
-            section[0] = ("A" if isinstance(section[0], int) else chr(ord(section[0]) + 1)) if ".appendix" in attributes else section[0] + 1
-        else:
-            section[level] += 1
-        section[level + 1:] = [0] * (3 - level)
-        value = ".".join(map(str, section[:level + 1]))
+        value = labels.advance(section, found["marks"], attributes)
         for name in re.findall(r"#(sec:[\w-]+)", attributes):
             label(name, value)
         return f"{found['marks']} [{value}]{{.header-section-number}} {found['title']}{attributes}"
@@ -158,8 +152,8 @@ def number(notebook):
                     counts[kind] += 1
                 value = str(options.get("num", f"{section[0]}.{counts[kind]}"))
                 label(options["label"], value)
-                options["caption"] = render.caption(kind, value, options[f"{kind}-cap"])
-    render.resolve(notebook.cells, numbers)
+                options["caption"] = page.caption(kind, value, options[f"{kind}-cap"])
+    page.resolve(notebook.cells, numbers)
 
 
 def _sentences(cells, indent):
@@ -168,24 +162,25 @@ def _sentences(cells, indent):
 
 
 def _said(cells):
-    return [output.data["text/markdown"] for cell in cells for output in cell.outputs
-            if "text/markdown" in output.get("data", {})]  # and not what a library printed
+    """Return what cells say, text and the Markdown of outputs, and not what a library printed."""
+    return [said for cell in cells for said in ([cell.source] if cell.cell_type == "markdown" else [
+        output.data["text/markdown"] for output in cell.outputs if "text/markdown" in output.get("data", {})])]
 
 
 def _arguments(folder, *more):
-    return ["--citeproc", f"--lua-filter={render.PAGE / 'article.lua'}",
+    return ["--citeproc", f"--lua-filter={page.PAGE / 'article.lua'}",
             f"--metadata-file={folder / 'front.yaml'}", f"--resource-path={folder}", "--fail-if-warnings", *more]
 
 
 def _html(text, folder):
-    return render.pandoc(text, "html5", *_arguments(
-        folder, render.header(folder, "page.css", "article.css"), "--toc", "--toc-depth=2", "--mathml",
+    return page.pandoc(text, "html5", *_arguments(
+        folder, page.header(folder, "page.css", "article.css"), "--toc", "--toc-depth=2", "--mathml",
         "--embed-resources", "--section-divs")).encode("utf8")
 
 
 def _pdf(text, folder):
-    text = render.pandoc(text, "typst", *_arguments(folder, f"--template={render.PAGE / 'article.typ'}"))
-    pdf, warnings = render.compiled(text, folder, ["ua-1"])
+    text = page.pandoc(text, "typst", *_arguments(folder, f"--template={page.PAGE / 'article.typ'}"))
+    pdf, warnings = page.compiled(text, folder, ["ua-1"])
     if warnings:
         raise ValueError("Typst warns: " + "; ".join(map(str, warnings)))
     return pdf

@@ -19,7 +19,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.artifacts import progress
-from helpers.report import page as render, parameters
+from helpers.report import labels, page, parameters
+from helpers.report.claims import reading
 
 logging.getLogger("papermill").setLevel(logging.ERROR)  # it announces files and kernels, as this module does
 
@@ -79,11 +80,22 @@ def _run(notebook, executed, given):
         papermill.execute_notebook(
             notebook, partial, given, kernel_name="python3", start_timeout=300,
             progress_bar={"desc": notebook.stem, "file": progress.stream(), "leave": False})
-        render.ran(nbformat.read(partial, 4), notebook.name)  # a cell may have ended the kernel
+        made = page.ran(nbformat.read(partial, 4), notebook.name)  # a cell may have ended the kernel
+        nbformat.write(_folded(made), partial)
         os.replace(partial, executed)
     except (PapermillExecutionError, ValueError, OSError, RuntimeError, KeyboardInterrupt) as error:
         raise Failure(_reason(error, executed), _keep(partial, executed)) from error
     _say(f"Executed {notebook} in {_clock(time.monotonic() - start)}")
+    for line in reading.broken(made):
+        _say(line)
+
+
+def _folded(notebook):
+    """Return the notebook with the source of its prose hidden in JupyterLab, which shows what it says."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and labels.said(cell):
+            cell.metadata.setdefault("jupyter", {})["source_hidden"] = True
+    return notebook
 
 
 def _reason(error, executed):

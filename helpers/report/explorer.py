@@ -14,17 +14,13 @@ import matplotlib
 import numpy as np
 import yaml
 
-from helpers.artifacts import proofs, store
-from helpers.attacks import fgsm_pgd as attacks, gradients
-from helpers.datasets import loading as datasets
-from helpers.frequency import fourier as spectra
-from helpers.jpeg import codec as jpeg
-from helpers.networks import training
-from helpers.report import parameters, text
-from helpers.report.figures import common as plots
-from helpers.saliency import maps as saliency
-from helpers.study import under_attack as robustness, units
+from helpers import attacks, datasets, frequency, jpeg, networks, saliency
+from helpers.artifacts import files, proofs, store
 from helpers.artifacts.progress import tqdm
+from helpers.attacks import gradients
+from helpers.report import figures, text
+from helpers.report import parameters as report_parameters
+from helpers.study import under_attack, units
 
 EPS = {"mnist": (0, 0.05, 0.1, 0.2, 0.3), "cifar10": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255)}  # L-infinity
 SIZED = ("noise", "fgsm", "pgd_margin")  # the attacks of a given size eps; Carlini & Wagner's has none
@@ -58,12 +54,12 @@ def states(recipe, *, per_class=1, seed=0):
     """
     gradients.check_count("per_class", per_class)
     gradients.check_count("seed", seed, smallest=0)
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     index, kinds = _chosen(model, data, per_class), columns(recipe.dataset)
     x, y = data.x_test[index], data.y_test[index]
 
     def make():
-        parts = [_measured(model, x, y, attacked(model, x, y, *kind, recipe.dataset, seed)) for kind in kinds]
+        parts = [_measured(model, x, y, explored(model, x, y, *kind, recipe.dataset, seed)) for kind in kinds]
         found = {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
         return {"index": index, "y": y, "x": _levels(x)} | _packed(found, x)
 
@@ -81,9 +77,9 @@ def recompute_explorer(parameters, kept, rng):
     Carlini & Wagner's of one image. Where a gradient all but cancels, its sign is another machine's rounding:
     perturbations may differ in a few pixels.
     """
-    recipe, seed = training.recipe_named(parameters["network"]), parameters["seed"]
+    recipe, seed = networks.recipe_named(parameters["network"]), parameters["seed"]
     units.as_made(parameters, _of_states(recipe, parameters["per_class"], seed))
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     index, kinds = _chosen(model, data, parameters["per_class"]), columns(recipe.dataset)
     x, y = data.x_test[index], data.y_test[index]
     yield units.same("images", kept, {"index": index, "y": y, "x": _levels(x)})
@@ -91,22 +87,22 @@ def recompute_explorer(parameters, kept, rng):
     yield _maps_agree(model, kept, rng)
     for s in rng.permutation(len(kinds)):
         rows = [rng.integers(len(y))] if kinds[s][0] == "carlini_wagner" else np.arange(len(y))
-        x_adv = attacked(model, x[rows], y[rows], *kinds[s], recipe.dataset, seed)
+        x_adv = explored(model, x[rows], y[rows], *kinds[s], recipe.dataset, seed)
         answer = gradients.logits(model, x_adv).argmax(axis=1)
         yield units.holds(f"{kinds[s]}, image {rows[0]} first", "L2 norms and pixels are the attack's, made anew",
                           _column_agrees(kept, s, rows, x_adv - x[rows], PIXELS.get(kinds[s][0], 0.9)) and np.mean(
                               kept["logits"][rows, s, 0].argmax(axis=1) == answer) >= 0.8 * (kinds[s][1] is not None))
 
 
-def attacked(model, x, y, attack, level, dataset, seed=0):
+def explored(model, x, y, attack, level, dataset, seed=0):
     """Return the images after one of the `columns`, (N, H, W, C)."""
     if (attack, level) not in columns(dataset):
         raise ValueError(f"attack and level must be among {columns(dataset)}, got {(attack, level)!r}")
     if attack == "none":
         return x
     if attack == "carlini_wagner":
-        return robustness.carlini_wagner(model, x, y)
-    return robustness.attacked(model, x, y, attack, eps=EPS[dataset][level], seed=seed)
+        return under_attack.carlini_wagner(model, x, y)
+    return under_attack.attacked(model, x, y, attack, eps=EPS[dataset][level], seed=seed)
 
 
 def images(kept):
@@ -124,8 +120,8 @@ def high_share(delta):
 
     NaN where there is no energy but at zero.
     """
-    power = np.square(np.abs(np.fft.fft2(spectra.luma(delta), norm="ortho")))
-    radius = spectra.radial_frequency(*power.shape[1:])
+    power = np.square(np.abs(np.fft.fft2(frequency.luma(delta), norm="ortho")))
+    radius = frequency.radial_frequency(*power.shape[1:])
     total, high = power[:, radius > 0].sum(axis=1), power[:, radius > HIGH].sum(axis=1)
     return np.divide(high, total, out=np.full(len(total), np.nan), where=total > 1e-12)
 
@@ -135,18 +131,18 @@ def page(kept, path):
     grouped = text.number(1234567.5, 1)  # so that the page writes its numbers as the report does
     content = {
         "networks": [_embedded(recipe, found) for recipe, found in kept.items()],
-        "attacks": [{"name": name, "label": label, "color": plots.COLORS[name]} for name, label in LABELS.items()],
+        "attacks": [{"name": name, "label": label, "color": figures.COLORS[name]} for name, label in LABELS.items()],
         "qualities": ["no", *map(str, QUALITIES)], "high": HIGH, "group": grouped[1], "decimal": grouped[-2],
         "maps": {name: _text(matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3].tobytes())
                  for name in ("inferno", "viridis")}}
     template = TEMPLATE.read_text("utf8")
-    with store.atomic(path) as partial:
+    with files.atomic(path) as partial:
         partial.write_text(template.replace("{{data}}", json.dumps(content).replace("<", "\\u003c")), "utf8")
 
 
 def _chosen(model, data, per_class):
     """Return the indices of the first `per_class` test images of each class that the network has right."""
-    right = robustness.first_right(model, data, SEARCH)
+    right = under_attack.first_right(model, data, SEARCH)
     index = np.concatenate([right[data.y_test[right] == k][:per_class] for k in range(len(data.class_names))])
     if not len(index):
         raise ValueError(f"the network has none of the first {SEARCH} test images of {data.name} right: "
@@ -184,8 +180,8 @@ def _levels(x):
 def _of_states(recipe, per_class, seed):
     """Return the parameters by which `states` are kept."""
     return {"network": recipe.filename, "split": "test", "per_class": per_class, "seed": seed, "high": HIGH,
-            "attacks": {"carlini_wagner": robustness.CARLINI_WAGNER} | {
-                attack: robustness.settings(attack) for attack in SIZED},
+            "attacks": {"carlini_wagner": under_attack.CARLINI_WAGNER} | {
+                attack: under_attack.settings(attack) for attack in SIZED},
             "eps": list(EPS[recipe.dataset]), "qualities": list(QUALITIES), "among": SEARCH}
 
 
@@ -250,10 +246,10 @@ def main(profile, path):
     if not isinstance(given, dict):
         raise ValueError(f"{profile} must hold parameters, a name and a value a line, got {given!r}")
     given = DEFAULTS | {name: given[name] for name in DEFAULTS if name in given}  # the others are notebooks'
-    parameters.check(given, dataset=["all", *datasets.NAMES], seed=range(2**31), epochs=[None, range(1, 1001)],
-                     train_size=[None, range(100, 54211, 10)], **parameters.EXPLORER)
+    report_parameters.check(given, dataset=["all", *datasets.NAMES], seed=range(2**31), epochs=[None, range(1, 1001)],
+                     train_size=[None, range(100, 54211, 10)], **report_parameters.EXPLORER)
     per_class = given.pop("n_explorer")
-    recipes = [recipe for kind in ("natural", "adversarial") for recipe in training.recipes(kind=kind, **given)]
+    recipes = [recipe for kind in ("natural", "adversarial") for recipe in networks.recipes_for(kind=kind, **given)]
     page({recipe: states(recipe, per_class=per_class, seed=given["seed"])
           for recipe in tqdm(recipes, desc="explorer", unit="network")}, path)
 

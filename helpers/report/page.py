@@ -21,34 +21,20 @@ from pathlib import Path
 import nbformat
 import pypandoc
 import typst
-import yaml
 from nbconvert.exporters import Exporter, MarkdownExporter
 from nbconvert.filters import strip_ansi
 from nbconvert.preprocessors import Preprocessor
 
-from helpers.artifacts import store
+from helpers.artifacts import files, paths
+from helpers.report import labels
+from helpers.report.labels import EQUATION, REFERENCE, WORDS, caption, split_options
 
-WORDS = {"fig": "figura", "tbl": "tabla", "eq": "ecuación", "sec": "sección"}
-REFERENCE = re.compile(r"@((fig|tbl|eq|sec):[\w-]+)")
 FENCE = re.compile(r"^ {0,3}(`{3,}(?=[^`]*$)|~{3,})", re.M)
 # What a terminal does not show, its links included; colours go afterwards.
 CONTROL = re.compile(r"\x1b\].*?(?:\x07|\x1b\\)|[^\x08-\x0a\x0d\x1b\x20-\x7e\x80-\U0010ffff]")
-BIBLIOGRAPHY = store.ROOT / "notebooks" / "references.bib"
+BIBLIOGRAPHY = paths.ROOT / "notebooks" / "references.bib"
 PAGE = Path(__file__).parent / "templates"
 STYLE = PAGE / "numeric.csl"  # of the citations
-
-
-def split_options(source):
-    """Return (options, code): the YAML of a cell's first lines "#| …", {} where it is none, and the rest."""
-    lines = source.split("\n")
-    count = next((i for i, line in enumerate(lines) if not line.startswith("#|")), len(lines))
-    try:
-        options = yaml.safe_load("\n".join(line[2:] for line in lines[:count])) or {}
-    except yaml.YAMLError:
-        options = None
-    if not isinstance(options, dict):
-        return {}, source
-    return options, "\n".join(lines[count:]).strip("\n")
 
 
 def described(options):
@@ -56,11 +42,6 @@ def described(options):
     if "fig-cap" in options and not options.get("fig-alt"):
         raise ValueError(f"the figure {options.get('label', options['fig-cap'])!r} has no fig-alt")
     return options | {"alt": " ".join(str(options.get("fig-alt", "")).split()).replace('"', "'")}
-
-
-def caption(kind, number, words):
-    """Return a caption that begins with what it is and its number."""
-    return f"**{WORDS[kind].capitalize()}\u00a0{number}.** {' '.join(str(words).split())}"
 
 
 def executed(path):
@@ -73,11 +54,36 @@ def executed(path):
         notebook = nbformat.read(path, 4)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError) as error:
         raise ValueError(f"{path} cannot be read as a notebook: {str(error)[:200]}") from error
-    return ran(notebook, path)
+    return plain(ran(notebook, path))
+
+
+def plain(notebook):
+    """Return the notebook with its prose as text, references unresolved, and without the captions that a kernel shows.
+
+    A cell of %%prosa is Markdown then, as it was written with its numbers, and its source is gone.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [output for output in cell.outputs if not output.get("metadata", {}).get("caption")]
+        for output in cell.outputs:
+            if "prosa" in output.get("metadata", {}):
+                output.data["text/markdown"] = output.metadata.prosa.markdown
+    notebook.cells = [_text_of(cell) for cell in notebook.cells]
+    return notebook
+
+
+def _text_of(cell):
+    """Return a cell of %%prosa that said something as a cell of Markdown, any other as it is."""
+    told = [output for output in cell.get("outputs", ()) if "prosa" in output.get("metadata", {})]
+    if not (told and cell.source.startswith("%%prosa")) or any(output.output_type == "error" for output in cell.outputs):
+        return cell
+    text = "\n\n".join(output.data["text/markdown"] for output in told)
+    return nbformat.from_dict({"id": cell.get("id", "prosa"), "cell_type": "markdown", "metadata": cell.metadata, "source": text})
 
 
 def ran(notebook, name):
-    """Return the notebook; as for `executed`."""
+    """Return the notebook; raise as for `executed`."""
     for i, cell in enumerate(notebook.cells, 1):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
@@ -132,56 +138,60 @@ def terminal(text):
 
 
 def resolve(cells, numbers, strict=True):
-    """Put a link of word and number where a text, of the cells or of their outputs, refers to a label: @fig:x.
+    """Put a link of word and number where a text, of cells, captions or outputs, refers to a label: @fig:x.
 
     numbers: of each label; None where its cell showed nothing. Raises ValueError for a label that is not
-    there; not strict: leaves it as it is.
+    there; not strict: says its number in another notebook, without a link, or leaves it as it is.
     """
     def link(found):
         if found[1] not in numbers:
             if not strict:
-                return found[0]
+                return labels.known().get(found[1], found[0])
             raise ValueError(f"a text refers to {found[1]}, which is not there")
-        value, word = numbers[found[1]], WORDS[found[2]]
-        if found[2] == "sec" and value[0].isalpha():
-            word = "apéndice"
-        return f"[{word}\u00a0{value}](#{found[1]})" if value else f"{word} que aquí no se hizo"
+        value = numbers[found[1]]
+        return f"[{labels.words(found[1], value)}](#{found[1]})" if value else f"{WORDS[found[2]]} que aquí no se hizo"
 
     for cell in cells:
         if cell.cell_type == "markdown":
             cell.source = REFERENCE.sub(link, cell.source)
+        if "caption" in (options := cell.metadata.get("options", {})):
+            options["caption"] = REFERENCE.sub(link, options["caption"])
         for output in cell.get("outputs", ()):
             if "text/markdown" in output.get("data", {}):
                 output.data["text/markdown"] = REFERENCE.sub(link, output.data["text/markdown"])
+
+
+def equation(found, numbers):
+    """Return an EQUATION that was found with its number beside it; as it is where it has no label."""
+    if not found["label"]:
+        return found[0]
+    return f"::: {{.equation #{found['label']}}}\n$${found['tex']}$$\n\n{numbers[found['label']]}\n:::\n"
 
 
 class CellOptions(Preprocessor):
     """Moves each code cell's options into its metadata, with its numbered caption."""
 
     def preprocess(self, nb, resources):
-        counts, chapter, numbers = {"fig": 0, "tbl": 0}, _chapter(nb), {}
+        numbers, captions = labels.equations(nb.cells), {}
+        for cell, kind, options, number in labels.counted(nb.cells):
+            captions[id(cell)] = caption(kind, number, options[f"{kind}-cap"])
+            numbers[options.get("label")] = number if cell.outputs else None
         for cell in nb.cells:
-            if cell.cell_type != "code":
-                continue
-            options, cell.source = split_options(cell.source)
-            if not re.fullmatch(r"[\w:.-]+", str(options.get("label", "-"))):
-                del options["label"]  # it cannot be an anchor
-            for kind in counts:
-                if f"{kind}-cap" not in options:
-                    continue
-                if "num" not in options:
-                    counts[kind] += 1
-                number = options.get("num", f"{chapter}{counts[kind]}")
-                options["caption"] = caption(kind, number, options[f"{kind}-cap"])
-                numbers[options.get("label")] = str(number) if cell.outputs else None
-            cell.metadata["options"] = described({"fig-alt": options.get("fig-cap", "")} | options)
+            if cell.cell_type == "code":
+                options, cell.source = split_options(cell.source)
+                if not re.fullmatch(r"[\w:.-]+", str(options.get("label", "-"))):
+                    del options["label"]  # it cannot be an anchor
+                told = {"caption": captions[id(cell)]} if id(cell) in captions else {}
+                cell.metadata["options"] = described({"fig-alt": options.get("fig-cap", "")} | options | told)
+            elif cell.cell_type == "markdown":
+                cell.source = EQUATION.sub(lambda found: equation(found, numbers), cell.source)
         resolve(nb.cells, numbers, strict=False)
         return nb, resources
 
 
 class ArticleMarkdown(MarkdownExporter):
     """Cells whose options are told already (article.py) to pandoc's Markdown."""
-    template_name = "page"
+    template_name = "templates"
     extra_template_basedirs = [str(PAGE.parent)]
 
     def _template_extension_default(self):
@@ -208,7 +218,7 @@ class Page(Exporter):
         resources = resources or {}
         told = resources.get("metadata", {})
         name, folder = told.get("name", "notebook"), told.get("path") or "."
-        page = html(ran(nb, f"{name}.ipynb"), name, folder)
+        page = html(plain(ran(nb, f"{name}.ipynb")), name, folder)
         return page, resources | {"output_extension": ".html"}
 
 
@@ -287,16 +297,10 @@ def write(path):
                 raise ValueError(f"{path}: {error}") from error
             print(f"There is no PDF of {path}: {error}", file=sys.stderr)
             continue
-        with store.atomic(path.with_suffix(suffix)) as partial:
+        with files.atomic(path.with_suffix(suffix)) as partial:
             partial.write_bytes(content.encode("utf8") if suffix == ".html" else content)
         done.append(path.with_suffix(suffix))
     return done
-
-
-def _chapter(nb):
-    """Return the number in the notebook's title, "# 2. Entrenamiento", with its point: "2."."""
-    match = re.search(r"^# (\d+\.)", nb.cells[0].source if nb.cells else "", re.M)
-    return match[1] if match else ""
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import nbformat
 import yaml
 
-from helpers.artifacts import files, progress, store
+from helpers.artifacts import files, paths, progress
 
-NOTEBOOKS = store.ROOT / "notebooks"
+NOTEBOOKS = paths.ROOT / "notebooks"
 FILE = Path  # what a parameter may be: the path of a network's file that is there
 EXPLORER = {"n_explorer": range(1, 11)}  # what the explorer takes of a profile that no notebook has
 # How many of the first images a notebook takes, and no more than are at hand.
@@ -126,7 +126,7 @@ def _at_hand(dataset):
 
     Training images are the first of each class, of which MNIST has 5,421 of the rarest.
     """
-    cifar10 = (50_000, 10_000) if (store.DATA / "cifar10.npz").exists() else (5_000, 2_000)
+    cifar10 = (50_000, 10_000) if (paths.DATA / "cifar10.npz").exists() else (5_000, 2_000)
     return {"mnist": (54_210, 10_000), "cifar10": cifar10}.get(dataset, min((54_210, 10_000), cifar10))
 
 

@@ -5,6 +5,8 @@ from numbers import Integral, Real
 import numpy as np
 from IPython.display import Markdown, display
 
+from helpers.study import checks
+
 
 def number(value, decimals=None):
     """Return a number as in Mexico: decimal point, comma between thousands.
@@ -64,9 +66,10 @@ def radius(dataset, eps):
 
 
 def listing(words):
-    """Return words as a Spanish enumeration: "a, b y c"."""
-    words = list(words)
-    return " y ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    """Return words as a Spanish enumeration: "a, b y c"; "e" before the sound of an i."""
+    words = list(map(str, words))
+    joint = " e " if words and re.match("h?[ií](?![aeo])", words[-1], re.I) else " y "
+    return joint.join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def say(sentence):
@@ -198,3 +201,37 @@ CHECKS = {  # what the value of each of helpers.study.checks is, and its unit
 def network_name(recipe):
     """Return "LeNet-5 en MNIST" and the like, for a Recipe or any object with its two names."""
     return f"{NETWORKS[recipe.model]} en {DATASETS[recipe.dataset]}"
+
+
+def checks_by_network(tables):
+    """Return tables of several networks side by side: rows (text, bound, a value for each of them).
+
+    A value that fails its check is in bold (Markdown); what was not checked on a network is "–".
+    """
+    indexed = [table.drop_duplicates("check").set_index("check") for table in tables]
+    rows = []
+    for check in checks.BOUNDS:
+        found = [table.loc[check] if check in table.index else None for table in indexed]
+        known = [one for one in found if one is not None]
+        if known:
+            sign = checks.BOUNDS[check][0] if checks.BOUNDS[check] else "–"
+            bounds = {significant(one.threshold) for one in known} if checks.BOUNDS[check] else {""}
+            rows.append([CHECKS[check], f"{sign} {' o '.join(sorted(bounds))}".strip(),
+                         *("–" if one is None else significant(one.value) if one.passed
+                           else f"**{significant(one.value)}**" for one in found)])
+    return rows
+
+
+def unmet_checks(tables):
+    """Return a Spanish sentence with the checks that failed in these tables, each once, and where."""
+    failed = {}
+    for table in tables:
+        for row in table[~table.passed.astype(bool)].itertuples():
+            failed.setdefault((row.check, row.threshold), []).append(
+                f"{significant(row.value)} en la {row.model}")
+    many = sum(map(len, failed.values()))
+    if not many:
+        return "Se cumplen todas."
+    said = [f"{CHECKS[check][0].lower()}{CHECKS[check][1:]}, umbral {significant(bound)}: "
+            f"{listing(found)}" for (check, bound), found in failed.items()]
+    return f"No se {'cumple una comprobación' if many == 1 else f'cumplen {many} comprobaciones'}: {'; '.join(said)}."

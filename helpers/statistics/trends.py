@@ -2,7 +2,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import kendalltau, page_trend_test, t as student
+from scipy.stats import kendalltau, page_trend_test
+from scipy.stats import t as student
 
 
 class Trend(NamedTuple):

@@ -2,11 +2,10 @@
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from scipy.stats import binomtest
 
+from helpers import datasets, networks
 from helpers.artifacts import proofs, store
-from helpers.datasets import loading as datasets
-from helpers.networks import training
+from helpers.statistics import intervals
 
 PART = 2000  # test images of every data set that are always at hand
 COLUMNS = ["dataset", "model", "seed", "attack", "norm", "eps", "defense", "quality", "n",
@@ -24,32 +23,12 @@ def probabilities(logits):
     return softmax(logits.astype(np.float64), axis=1)
 
 
-def margins(logits, y):
-    """Return F = z_y - max of the other logits, (N,): negative where the image is misclassified."""
-    rows = np.arange(len(y))
-    others = logits.copy()
-    others[rows, y] = -np.inf
-    return logits[rows, y] - others.max(axis=1)
-
-
-def interval(correct, n):
-    """Return the 95 % interval (low, high) of a proportion of `correct` in n. Wilson 1927."""
-    if not 0 <= correct <= n or n < 1:
-        raise ValueError(f"correct must be in 0..n with n >= 1, got {correct} of {n}")
-    return tuple(binomtest(int(correct), int(n)).proportion_ci(method="wilson"))
-
-
-def share(right):
-    """Return the share of true ones in (N,) booleans and its `interval`: an array (3,), of NaN where N = 0."""
-    return np.array([right.mean(), *interval(right.sum(), len(right))]) if len(right) else np.full(3, np.nan)
-
-
 def intervals_follow(table):
     """Return whether each value of a table of accuracies is a count of its n, and (low, high) its `interval`."""
     counts = (table.value * table.n).round()
     if not (((table.value * table.n - counts).abs() < 1e-6) & (counts >= 0) & (counts <= table.n)).all():
         return False
-    expected = [interval(*pair) for pair in zip(counts, table.n, strict=True)]
+    expected = [intervals.interval(*pair) for pair in zip(counts, table.n, strict=True)]
     return np.allclose(table[["low", "high"]], expected, rtol=0, atol=1e-9)
 
 
@@ -61,7 +40,7 @@ def test_logits(recipe, n=10_000):
     """
     data = datasets.load(recipe.dataset)
     parameters = logits_key(recipe, n)
-    model, _ = training.load_or_train(recipe)
+    model, _ = networks.load_or_train(recipe)
     sized = "n", lambda kept, n: {name: values[:n] for name, values in kept.items()}
     if not store.has("logits", parameters, sized=sized):
         parameters["n"] = min(n, len(data.x_test))
@@ -89,7 +68,7 @@ def logits_key(recipe, n):
 
 def accuracy_row(recipe, logits, y):
     """Return one tidy row: the clean test accuracy of a recipe's network on these images."""
-    value, low, high = share(logits.argmax(axis=1) == y)
+    value, low, high = intervals.share(logits.argmax(axis=1) == y)
     return {"dataset": recipe.dataset, "model": recipe.model, "seed": recipe.seed,
             "attack": "none", "norm": "", "eps": 0.0, "defense": "none", "quality": "", "n": len(y),
             "metric": "accuracy", "value": value, "low": low, "high": high}
@@ -152,7 +131,7 @@ def reliability(logits, y, bins=15):
     rows = []
     for i in np.unique(which):
         inside = which == i
-        low, high = interval(correct[inside].sum(), inside.sum())
+        low, high = intervals.interval(correct[inside].sum(), inside.sum())
         rows.append({"low": edges[i], "high": edges[i + 1], "n": int(inside.sum()),
                      "confidence": confidence[inside].mean(), "accuracy": correct[inside].mean(),
                      "accuracy_low": low, "accuracy_high": high})
@@ -166,50 +145,3 @@ def calibration_error(logits, y, bins=15):
     """
     table = reliability(logits, y, bins)
     return float(np.average(np.abs(table.accuracy - table.confidence), weights=table.n))
-
-
-def bootstrap(statistic, *arrays, repeats=1000, seed=0):
-    """Return the 95 % percentile interval (low, high) of statistic(*arrays), resampling images.
-
-    statistic: returns a number, or an array, of whose entries each has its interval.
-    """
-    return tuple(np.percentile(_resampled(statistic, arrays, repeats, seed), [2.5, 97.5], axis=0))
-
-
-def unbiased(statistic, *arrays, repeats=1000, seed=0):
-    """Return (value, low, high) of a statistic less its bias, with its basic 95 % interval, resampling images.
-
-    For one that noise shifts, as a correlation between means over images: resamples have the noise twice, and
-    lie all to one side of it. Each result is twice the statistic less the mean, or the other percentile, of the
-    resamples. Davison & Hinkley 1997, chapters 2 and 5.
-    """
-    value, values = statistic(*arrays), _resampled(statistic, arrays, repeats, seed)
-    low, high = np.percentile(values, [2.5, 97.5], axis=0)
-    return 2 * value - np.mean(values, axis=0), 2 * value - high, 2 * value - low
-
-
-def mean(values):
-    """Return (mean, low, high) of the finite values (N,), with its 95 % interval; NaN where there are none."""
-    values = values[np.isfinite(values)]
-    return (values.mean(), *bootstrap(np.mean, values)) if len(values) else (np.nan,) * 3
-
-
-def crossed_bootstrap(statistic, values, repeats=500, seed=0):
-    """Return the 95 % interval (low, high) of statistic(values), resampling seeds and images at once.
-
-    values: (..., S, n), of S networks on the same n images; both last axes are resampled, each by itself.
-    statistic: takes such an array and returns a number or an array. The pigeonhole
-    bootstrap of Owen 2007, Annals of Applied Statistics 1(2).
-    """
-    rng = np.random.default_rng(seed)
-    seeds, images = values.shape[-2:]
-    draws = [statistic(values[..., rng.integers(0, seeds, seeds)[:, None], rng.integers(0, images, images)])
-             for _ in range(repeats)]
-    return tuple(np.percentile(draws, [2.5, 97.5], axis=0))
-
-
-def _resampled(statistic, arrays, repeats, seed):
-    """Return statistic(*arrays) of each of `repeats` resamples of the images, (repeats, ...)."""
-    rng, n = np.random.default_rng(seed), len(arrays[0])
-    chosen = (rng.integers(0, n, n) for _ in range(repeats))
-    return np.array([statistic(*(array[rows] for array in arrays)) for rows in chosen])

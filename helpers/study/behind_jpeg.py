@@ -7,20 +7,16 @@ recompute_jpeg_…(parameters, kept, rng), which yield units (units.py) without 
 """
 import numpy as np
 
+from helpers import attacks, datasets, jpeg, networks
 from helpers.artifacts import proofs, store
-from helpers.attacks import fgsm_pgd as attacks, gradients
-from helpers.datasets import loading as datasets
-from helpers.jpeg import codec as jpeg
-from helpers.networks import training
-from helpers.study import under_attack as robustness, units
+from helpers.attacks import gradients
+from helpers.jpeg import attacker as jpeg_attacker
+from helpers.study import under_attack, units
 
 QUALITIES = (0, 10, 25, 50, 75, 90)
 EVERY = (0, *range(5, 101, 5))
 DRAWN = (20, 40, 60, 80)  # SHIELD's, of a defender who draws the quality (Das et al. 2018)
 DRAWS = 5  # of the defender, for each image
-# Of the PGD of who knows: its gradients are rough, and with robustness's 40 steps of eps / 16 it leaves
-# up to 21 points more (LeNet-5 of MNIST, the first 200 test images, eps 0.1, qualities 10 and 50).
-NB_ITER, STRIDE = 80, 1 / 8  # eps_iter is STRIDE eps
 FIXED = (10, 50, 90)  # of a defender whose quality the attacker knows
 AWARE = ("identity", "differentiable")  # as in jpeg.defended, at the defender's quality
 DRAWERS = ("blind", "one identity", "one differentiable", "mixed identity", "mixed differentiable")
@@ -30,7 +26,7 @@ LENGTHS = 4, 1, 15  # as of np.geomspace: the multiples of what Carlini & Wagner
 BRIEF, SLACK = 100, 1.2  # iterations of the search on loading; how far beyond what it finds a distance may lie
 
 
-def answers(model, x, qualities):
+def answers_by_quality(model, x, qualities):
     """Return the model's answers to the images at each quality, int8 (Q, N)."""
     return np.stack([
         gradients.logits(model, jpeg.compress(x, quality) if quality else x).argmax(axis=1)
@@ -40,7 +36,7 @@ def answers(model, x, qualities):
 def clean(recipe, *, n):
     """Return the answers to the first n test images as they are: quality (Q,), answer (Q, n), y (n,)."""
     def make(model, x, y):
-        return {"quality": np.array(EVERY), "answer": answers(model, x, EVERY), "y": y}
+        return {"quality": np.array(EVERY), "answer": answers_by_quality(model, x, EVERY), "y": y}
     return _kept("jpeg_clean", recipe, n, {"qualities": list(EVERY)}, make, recompute_jpeg_clean, 4)
 
 
@@ -49,14 +45,14 @@ def recompute_jpeg_clean(parameters, kept, rng):
     _, model, x, y = _case(parameters, {"qualities": list(EVERY)})
     yield units.same("images and qualities", kept, {"y": y, "quality": EVERY})
     for k in rng.permutation(len(EVERY)):
-        yield units.answers(f"quality {EVERY[k]}", kept["answer"][k],
-                            lambda rows: answers(model, x[rows], [EVERY[k]])[0], rng)
+        yield units.same_answers_again(f"quality {EVERY[k]}", kept["answer"][k],
+                            lambda rows: answers_by_quality(model, x[rows], [EVERY[k]])[0], rng)
 
 
 def blind(recipe, attack, *, norm, n, seed=0):
     """Return the answers to images attacked by who does not know of JPEG, over robustness's ladder.
 
-    attack: one of robustness.ATTACKS. dict: eps (K,), quality (Q,), answer (K, Q, n), y (n,). At each
+    attack: one of under_attack.ATTACKS. dict: eps (K,), quality (Q,), answer (K, Q, n), y (n,). At each
     radius the attack is made anew, since one that breaks the bare network need not break this one.
     """
     more = _of_blind(recipe, attack, norm, seed)
@@ -73,37 +69,24 @@ def recompute_jpeg_blind(parameters, kept, rng):
     _, model, x, y = _case(parameters, lambda recipe: _of_blind(recipe, *of))
     yield units.same("images, radii and qualities", kept, {"y": y, "eps": eps, "quality": QUALITIES})
     for k in (*_radii(eps, rng), 0):
-        yield units.answers(f"radius {eps[k]:.4g}", kept["answer"][k],
+        yield units.same_answers_again(f"radius {eps[k]:.4g}", kept["answer"][k],
                             lambda rows: _blind(model, x, y, parameters, eps[k], rows), rng)
 
 
 def _of_blind(recipe, attack, norm, seed):
-    return {"attack": attack, "norm": str(norm), "eps": list(robustness.LADDERS[recipe.dataset, norm]),
-            "qualities": list(QUALITIES), "seed": seed, **robustness.settings(attack)}
+    return {"attack": attack, "norm": str(norm), "eps": list(under_attack.LADDERS[recipe.dataset, norm]),
+            "qualities": list(QUALITIES), "seed": seed, **under_attack.settings(attack)}
 
 
 def _blind(model, x, y, of, eps, rows):
     """Return the answers (Q, R) to these rows of x attacked as `blind` attacks all."""
-    x_adv = robustness.attacked(model, x[rows], y[rows], of["attack"], eps=eps, norm=_norm(of),
+    x_adv = under_attack.attacked(model, x[rows], y[rows], of["attack"], eps=eps, norm=_norm(of),
                                 seed=of["seed"], positions=rows) if eps else x[rows]
-    return answers(model, x_adv, QUALITIES)
+    return answers_by_quality(model, x_adv, QUALITIES)
 
 
 def _norm(parameters):
     return {str(norm): norm for norm in attacks.NORMS}[parameters["norm"]]
-
-
-def pgd(behind, x, y, *, eps, seed, positions=None):
-    """Return images after the PGD of who knows of JPEG: L-infinity, with the margin.
-
-    positions: as of attacks.pgd.
-    """
-    return attacks.pgd(behind, x, y, eps=eps, eps_iter=STRIDE * eps, nb_iter=NB_ITER, seed=seed,
-                       loss="margin", positions=positions)
-
-
-def _pgd_settings():
-    return {"loss": "margin", "nb_iter": NB_ITER, "stride": STRIDE}
 
 
 def aware(recipe, how, quality, *, n, seed=0):
@@ -116,7 +99,7 @@ def aware(recipe, how, quality, *, n, seed=0):
 
     def make(model, x, y):
         hit = _aware(model, x, y, more)
-        return {"eps": np.array(more["eps"]), "y": y, "answer": robustness.nested(
+        return {"eps": np.array(more["eps"]), "y": y, "answer": under_attack.nested(
             lambda rows, eps: hit(rows, eps, np.arange(len(rows))), more["eps"], y)}
     return _kept("jpeg_aware", recipe, n, more, make, recompute_jpeg_aware, 4)
 
@@ -130,20 +113,20 @@ def recompute_jpeg_aware(parameters, kept, rng):
     _, model, x, y = _case(parameters, lambda recipe: _of_aware(recipe, *of))
     hit, eps, answer = _aware(model, x, y, parameters), parameters["eps"], kept["answer"]
     yield units.same("images and radii", kept, {"y": y, "eps": eps})
-    yield units.answers("radius 0", answer[0], lambda rows: hit(rows, 0, rows), rng)
+    yield units.same_answers_again("radius 0", answer[0], lambda rows: hit(rows, 0, rows), rng)
     left = answer == y
     broken = ~left[:-1]
     yield units.holds("what one radius breaks", "it stays as it is",
                       np.array_equal(answer[1:][broken], answer[:-1][broken]))
     for k in _radii([0, *left[:-1].any(axis=1)], rng):
         rows = np.flatnonzero(left[k - 1])
-        yield units.answers(f"radius {eps[k]:.4g}", answer[k, rows],
+        yield units.same_answers_again(f"radius {eps[k]:.4g}", answer[k, rows],
                             lambda places: hit(rows[places], eps[k], places), rng)
 
 
 def _of_aware(recipe, how, quality, seed):
     return {"how": how, "quality": quality, "eps": list(LADDERS[recipe.dataset]), "seed": seed,
-            **_pgd_settings()}
+            **jpeg_attacker.pgd_settings()}
 
 
 def _aware(model, x, y, of):
@@ -152,8 +135,8 @@ def _aware(model, x, y, of):
     behind = jpeg.defended(model, quality, of["how"]) if quality else model
 
     def hit(rows, eps, positions):
-        x_adv = pgd(behind, x[rows], y[rows], eps=eps, seed=of["seed"], positions=positions) if eps else x[rows]
-        return answers(model, x_adv, [quality])[0]
+        x_adv = jpeg_attacker.pgd(behind, x[rows], y[rows], eps=eps, seed=of["seed"], positions=positions) if eps else x[rows]
+        return answers_by_quality(model, x_adv, [quality])[0]
     return hit
 
 
@@ -183,12 +166,12 @@ def recompute_jpeg_drawn(parameters, kept, rng):
     yield units.same("images and radii", kept, {"y": y, "eps": eps})
     both = np.stack([kept["image"], kept["block"]])
     for k in (*_radii(eps, rng), 0):
-        yield units.answers(f"radius {eps[k]:.4g}", both[:, k], lambda rows: hit(rows, eps[k]), rng)
+        yield units.same_answers_again(f"radius {eps[k]:.4g}", both[:, k], lambda rows: hit(rows, eps[k]), rng)
 
 
 def _of_drawn(recipe, attacker, seed):
     return {"attacker": attacker, "qualities": list(DRAWN), "draws": DRAWS, "eps": list(RADII[recipe.dataset]),
-            "seed": seed, **_pgd_settings()}
+            "seed": seed, **jpeg_attacker.pgd_settings()}
 
 
 def _drawn(model, x, y, of):
@@ -200,7 +183,7 @@ def _drawn(model, x, y, of):
     def hit(rows, eps):
         x_adv = x.copy()  # whole: what the defender draws for an image goes by its place
         if eps:
-            x_adv[rows] = pgd(behind, x[rows], y[rows], eps=eps, seed=seed, positions=rows)
+            x_adv[rows] = jpeg_attacker.pgd(behind, x[rows], y[rows], eps=eps, seed=seed, positions=rows)
         found = np.empty((2, DRAWS, len(rows)), np.int8)
         for draw in range(DRAWS):
             for kind, images in enumerate((jpeg.compress(x_adv, _qualities(len(x), seed, draw)),
@@ -211,13 +194,13 @@ def _drawn(model, x, y, of):
 
 
 def recovered(recipe, *, n, confidence=0.0):
-    """Return the answers to Carlini & Wagner's images (robustness.untargeted_set) behind JPEG.
+    """Return the answers to Carlini & Wagner's images (under_attack.untargeted_set) behind JPEG.
 
     dict: quality (Q,), answer (Q, m), y (m,), l2 (m,), m <= n.
     """
-    model, _ = training.load_or_train(recipe)
-    found = robustness.untargeted_set(recipe, n=n, confidence=confidence)
-    return {"quality": np.array(EVERY), "answer": answers(model, found["x_adv"], EVERY),
+    model, _ = networks.load_or_train(recipe)
+    found = under_attack.untargeted_set(recipe, n=n, confidence=confidence)
+    return {"quality": np.array(EVERY), "answer": answers_by_quality(model, found["x_adv"], EVERY),
             "y": found["y"], "l2": found["l2"]}
 
 
@@ -229,7 +212,7 @@ def distances(recipe, quality, *, n):
     JPEG errs anyway; answer (n,), its answers without an attack; y (n,).
     """
     def make(model, x, y):
-        return {"l2": _nearest(model, x, y, quality), "answer": answers(model, x, [quality])[0], "y": y}
+        return {"l2": _nearest(model, x, y, quality), "answer": answers_by_quality(model, x, [quality])[0], "y": y}
     return _kept("jpeg_distances", recipe, n, _of_distances(quality), make, _brief_distances, 4)
 
 
@@ -250,8 +233,8 @@ def _clean_distances(parameters, kept, rng):
     quality = parameters["quality"]
     _, model, x, y = _case(parameters, _of_distances(quality))
     yield units.same("images", kept, {"y": y})
-    yield units.answers("answers without an attack", kept["answer"],
-                        lambda rows: answers(model, x[rows], [quality])[0], rng)
+    yield units.same_answers_again("answers without an attack", kept["answer"],
+                        lambda rows: answers_by_quality(model, x[rows], [quality])[0], rng)
     yield units.holds("distances", "they are 0 where the network errs, and only there",
                       np.array_equal(kept["l2"] == 0, kept["answer"] != y) and (kept["l2"] >= 0).all())
 
@@ -275,12 +258,12 @@ def _brief_distances(parameters, kept, rng):
 
 
 def _of_distances(quality):
-    return {"quality": quality, "through": list(AWARE), "lengths": list(LENGTHS), **robustness.CARLINI_WAGNER}
+    return {"quality": quality, "through": list(AWARE), "lengths": list(LENGTHS), **under_attack.CARLINI_WAGNER}
 
 
 def _nearest(model, x, y, quality, through=AWARE, **search):
     """Return the least L2 distance (N,) by which Carlini & Wagner, so set, fool the model behind JPEG."""
-    search = robustness.CARLINI_WAGNER | search
+    search = under_attack.CARLINI_WAGNER | search
     victims = [jpeg.defended(model, quality, how) for how in through] if quality else [model]
     return np.min([_reach(model, x, attacks.carlini_wagner(victim, x, y, **search), y, quality)
                    for victim in victims], axis=0)
@@ -291,7 +274,7 @@ def _reach(model, x, x_adv, y, quality):
     l2 = np.full(len(x), np.inf)
     for factor in np.geomspace(*LENGTHS):
         images = np.clip(x + np.float32(factor) * (x_adv - x), 0, 1)
-        wrong = answers(model, images, [quality])[0] != y
+        wrong = answers_by_quality(model, images, [quality])[0] != y
         l2[wrong] = attacks.l2(images - x)[wrong]
     return l2
 
@@ -329,7 +312,7 @@ def _kept(name, recipe, n, more, make, recompute, proved):
     On loading, the first `proved` units of recompute(parameters, kept, rng) must agree. What is kept of more
     images serves too.
     """
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]
     parameters = {"network": recipe.filename, "split": "test", "n": len(x)} | more
     return store.cached(

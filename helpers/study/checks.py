@@ -10,12 +10,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from helpers import attacks, jpeg
 from helpers.artifacts import store
-from helpers.attacks import fgsm_pgd as attacks, float64, gradients
-from helpers.jpeg import codec as jpeg
-from helpers.report import text
-from helpers.study import accuracy as evaluation
-from helpers.attacks.square import square
+from helpers.attacks import float64, gradients
 
 COMPARISONS = {"≤": operator.le, "<": operator.lt, "≥": operator.ge}
 BOUNDS = {  # check: how its value must compare with its threshold; None, reported only
@@ -69,40 +66,6 @@ def follows(found, **measured_on):
     expected = table([row(check, value) for check, value in zip(found.check, found.value)], **measured_on)
     return bool(len(found)) and all(np.array_equal(found[name], expected[name], equal_nan=name == "threshold")
                                     for name in (*measured_on, "threshold", "passed"))
-
-
-def summary(tables):
-    """Return tables of several networks side by side: rows (text, bound, a value for each of them).
-
-    A value that fails its check is in bold (Markdown); what was not checked on a network is "–".
-    """
-    indexed = [table.drop_duplicates("check").set_index("check") for table in tables]
-    rows = []
-    for check in BOUNDS:
-        found = [table.loc[check] if check in table.index else None for table in indexed]
-        known = [one for one in found if one is not None]
-        if known:
-            sign = BOUNDS[check][0] if BOUNDS[check] else "–"
-            bounds = {text.significant(one.threshold) for one in known} if BOUNDS[check] else {""}
-            rows.append([text.CHECKS[check], f"{sign} {' o '.join(sorted(bounds))}".strip(),
-                         *("–" if one is None else text.significant(one.value) if one.passed
-                           else f"**{text.significant(one.value)}**" for one in found)])
-    return rows
-
-
-def unmet(tables):
-    """Return a Spanish sentence with the checks that failed in these tables, each once, and where."""
-    failed = {}
-    for table in tables:
-        for row in table[~table.passed.astype(bool)].itertuples():
-            failed.setdefault((row.check, row.threshold), []).append(
-                f"{text.significant(row.value)} en la {row.model}")
-    many = sum(map(len, failed.values()))
-    if not many:
-        return "Se cumplen todas."
-    said = [f"{text.CHECKS[check][0].lower()}{text.CHECKS[check][1:]}, umbral {text.significant(bound)}: "
-            f"{text.listing(found)}" for (check, bound), found in failed.items()]
-    return f"No se {'cumple una comprobación' if many == 1 else f'cumplen {many} comprobaciones'}: {'; '.join(said)}."
 
 
 def row(check, value, threshold=None):
@@ -192,7 +155,7 @@ def gradient_free(model, x, y, *, eps, sets, nb_iter=1000, seed=0):
     left = survives(model, y, x, *sets)
     if not left.any():
         return [row("gradient_free", 0)]
-    x_adv = square(model, x[left], y[left], eps=eps, nb_iter=nb_iter, seed=seed)
+    x_adv = attacks.square(model, x[left], y[left], eps=eps, nb_iter=nb_iter, seed=seed)
     return [row("gradient_free", np.sum(~survives(model, y[left], x_adv)))]
 
 
@@ -209,7 +172,7 @@ def masking(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, seed=0, model64
                                           norm=norm, seed=seed, loss=loss)).mean()
            for loss in ("cross_entropy", "margin")]
     x_32 = attacks.fgsm(model, x, y, eps=eps, norm=norm)
-    x_64 = float64.fgsm(float64.copy(model) if model64 is None else model64, x, y,
+    x_64 = attacks.fgsm(float64.copy(model) if model64 is None else model64, x, y,
                         eps=eps, norm=norm)
     fgsm = [survives(model, y, images).mean() for images in (x_32, x_64)]
     return [row("zero_gradient", np.mean(zero)),
@@ -337,5 +300,5 @@ def codec_error(x, quality, rounding):
 
 def _gap(model, x, y, targeted):
     """Return by how much the attacker wins, in logits; negative where he does not."""
-    F = evaluation.margins(gradients.logits(model, x), y)
+    F = gradients.margins(gradients.logits(model, x), y)
     return F if targeted else -F

@@ -1,14 +1,10 @@
 """What the maps of the networks say before and after an attack, kept as artifacts and proved on loading."""
 import numpy as np
 
+from helpers import attacks, datasets, frequency, jpeg, networks, saliency
 from helpers.artifacts import proofs, store
-from helpers.attacks import fgsm_pgd as attacks, gradients
-from helpers.datasets import loading as datasets
-from helpers.frequency import fourier as spectra
-from helpers.jpeg import codec as jpeg
-from helpers.networks import training
-from helpers.saliency import maps as saliency
-from helpers.study import under_attack as robustness, units
+from helpers.attacks import gradients
+from helpers.study import under_attack, units
 
 EPS = {"mnist": 0.1, "cifar10": 2 / 255}  # L-infinity, of FGSM and PGD
 ATTACKS = ("fgsm", "pgd_margin", "carlini_wagner")
@@ -30,7 +26,7 @@ PROOF = 3  # attacked images that are kept
 NEAR = {"rtol": 0.02, "atol": 0.02}  # what a rounding may change, of a measure between maps
 SHARE = 0.9  # of the measures that must be that near: where a pixel's sign or rank tips, others move
 RANDOM = 0.9  # of ten classes: with that share wrong, a label says nothing
-PUPIL = {"epochs": 60, "train_size": 5000}  # of networks that learn labels by heart, in batches of 32
+MEMORISING = {"epochs": 60, "train_size": 5000}  # of networks that learn labels by heart, in batches of 32
 
 
 def changes(recipe, attack, *, n, seed=0):
@@ -45,13 +41,13 @@ def changes(recipe, attack, *, n, seed=0):
     perturbation's energy on the salient pixels of the true class; "method noise_energy share", the noise's.
     x_adv, x_noise: of the first PROOF images.
     """
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
-    index = robustness.first_right(model, data, 2 * n + 100)[:n]
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
+    index = under_attack.first_right(model, data, 2 * n + 100)[:n]
     x, y = data.x_test[index], data.y_test[index]
     parameters = _of_changes(recipe, attack, len(index), seed)
 
     def make():
-        x_adv, x_noise = attacked(model, x, y, attack, recipe.dataset, seed)
+        x_adv, x_noise = attacked_images(model, x, y, attack, recipe.dataset, seed)
         return {"index": index, "y": y, "x_adv": x_adv[:PROOF], "x_noise": x_noise[:PROOF],
                 **_changes(model, x, y, x_adv, x_noise)}
 
@@ -62,10 +58,10 @@ def changes(recipe, attack, *, n, seed=0):
 
 def recompute_map_changes(parameters, kept, rng):
     """Yield units of what `changes` keeps: the measures on the images kept, then images attacked again."""
-    recipe, index = training.recipe_named(parameters["network"]), kept["index"]
+    recipe, index = networks.recipe_named(parameters["network"]), kept["index"]
     units.as_made(parameters, _of_changes(recipe, parameters["attack"], parameters["n"], parameters["seed"]))
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
-    right = robustness.first_right(model, data, 2 * len(index) + 100)[:len(index)]
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
+    right = under_attack.first_right(model, data, 2 * len(index) + 100)[:len(index)]
     yield units.same("images", kept, {"index": right, "y": data.y_test[right]})
     x, y, few = data.x_test[index], data.y_test[index], slice(PROOF)
     now = _changes(model, x[few], y[few], kept["x_adv"], kept["x_noise"])
@@ -79,7 +75,7 @@ def recompute_map_changes(parameters, kept, rng):
                           ((kept["answer"] != y) | (kept["l2"] == 0)).all())
 
     def again(rows, each):
-        x_adv, x_noise = attacked(model, x[rows], y[rows], parameters["attack"], recipe.dataset,
+        x_adv, x_noise = attacked_images(model, x[rows], y[rows], parameters["attack"], recipe.dataset,
                                   parameters["seed"], rows)
         now = _changes(model, x[rows], y[rows], x_adv, x_noise)
         return units.close(f"images {rows.tolist()} attacked again", {name: kept[name][rows] for name in now}, now,
@@ -96,13 +92,13 @@ def _steady(measured):
 
 
 def _of_changes(recipe, attack, n, seed):
-    search = robustness.CARLINI_WAGNER if attack == "carlini_wagner" else robustness.settings(attack)
+    search = under_attack.CARLINI_WAGNER if attack == "carlini_wagner" else under_attack.settings(attack)
     return {"network": recipe.filename, "split": "test", "n": n, "seed": seed, "attack": attack,
             "eps": EPS[recipe.dataset], "quality": QUALITY, "shares": list(SHARES), "measures": list(MEASURES),
             "methods": {name: SETTINGS[name] for name in SHOWN}, **search}
 
 
-def attacked(model, x, y, attack, dataset, seed=0, positions=None):
+def attacked_images(model, x, y, attack, dataset, seed=0, positions=None):
     """Return (x_adv, x_noise): the attacked images, and the images with Gaussian noise of the same L2 norms.
 
     positions: as of attacks.pgd.
@@ -110,9 +106,9 @@ def attacked(model, x, y, attack, dataset, seed=0, positions=None):
     if attack not in ATTACKS:
         raise ValueError(f"attack must be one of {', '.join(ATTACKS)}, got {attack!r}")
     if attack == "carlini_wagner":
-        x_adv = robustness.carlini_wagner(model, x, y)
+        x_adv = under_attack.carlini_wagner(model, x, y)
     else:
-        x_adv = robustness.attacked(model, x, y, attack, eps=EPS[dataset], seed=seed, positions=positions)
+        x_adv = under_attack.attacked(model, x, y, attack, eps=EPS[dataset], seed=seed, positions=positions)
     places = attacks.checked_positions(positions, len(x))
     noise = np.random.default_rng([seed, 7]).standard_normal((places.max() + 1, *x.shape[1:]))
     noise = noise[places].astype(np.float32)
@@ -146,7 +142,7 @@ def cascade(recipe, *, n, seed=0, points=7):
     dict: count (P,), how many layers with weights are random, from 0 to all; for each of METHODS (P, n), the
     rank correlation between the map of the true class and that of the network as trained.
     """
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]
     parameters = _of_cascade(recipe, model, len(x), seed, points)
 
@@ -194,31 +190,31 @@ def _cascaded(model, x, y, methods, counts, seed):
                               for other in random]) for method in methods}
 
 
-def tale(recipe, source, target, *, n):
+def made_into(recipe, source, target, *, n):
     """Return images of one class made into another: dict of index (n,), near and step, (n, H, W, C).
 
     The first n test images of class source that the network has right (of 1,000; where it has none, the first of that
     class); near, after targeted Carlini & Wagner; step, after targeted FGSM of radius EPS, which may miss.
     """
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     index = _tale_images(model, data, source, n)
     x, goal = data.x_test[index], np.full(len(index), target)
     parameters = _of_tale(recipe, source, target, n)
 
     def make():
-        return {"index": index, "near": robustness.carlini_wagner(model, x, goal, targeted=True),
+        return {"index": index, "near": under_attack.carlini_wagner(model, x, goal, targeted=True),
                 "step": attacks.fgsm(model, x, goal, eps=EPS[recipe.dataset], targeted=True)}
 
     def cut(kept, n):
         return {name: value[:n] for name, value in kept.items()}
-    return _cached("tale", parameters, make, recompute_tale, 4, "targeted images", cut)
+    return _cached("tale", parameters, make, recompute_made_into, 4, "targeted images", cut)
 
 
-def recompute_tale(parameters, kept, rng):
+def recompute_made_into(parameters, kept, rng):
     """Yield units of what `tale` keeps: what the images are, those of FGSM again, some of Carlini & Wagner's."""
-    recipe, target = training.recipe_named(parameters["network"]), parameters["target"]
+    recipe, target = networks.recipe_named(parameters["network"]), parameters["target"]
     units.as_made(parameters, _of_tale(recipe, parameters["source"], target, parameters["n"]))
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     index = _tale_images(model, data, parameters["source"], parameters["n"])
     yield units.same("images", kept, {"index": index})
     x, goal, near = data.x_test[index], np.full(len(index), target), kept["near"]
@@ -229,29 +225,29 @@ def recompute_tale(parameters, kept, rng):
     step = attacks.fgsm(model, x, goal, eps=parameters["eps"], targeted=True)
     yield units.close("images after a step", kept, {"step": step}, rtol=0, atol=1e-3, share=0.98)
     for i in rng.permutation(len(index)):
-        again = robustness.carlini_wagner(model, x[i:i + 1], goal[i:i + 1], targeted=True)
+        again = under_attack.carlini_wagner(model, x[i:i + 1], goal[i:i + 1], targeted=True)
         yield units.close(f"distance of image {i}", {"l2": l2[i:i + 1]}, {"l2": attacks.l2(again - x[i:i + 1])},
                           rtol=units.SEARCH, atol=0)
 
 
 def _tale_images(model, data, source, n):
     """Return the indices of the images of `tale`."""
-    all_of, right = np.flatnonzero(data.y_test[:1000] == source), robustness.first_right(model, data, 1000)
+    all_of, right = np.flatnonzero(data.y_test[:1000] == source), under_attack.first_right(model, data, 1000)
     return (own if len(own := np.intersect1d(all_of, right)) else all_of)[:n]
 
 
 def _of_tale(recipe, source, target, n):
     return {"network": recipe.filename, "source": source, "target": target, "n": n, "eps": EPS[recipe.dataset],
-            **robustness.CARLINI_WAGNER}
+            **under_attack.CARLINI_WAGNER}
 
 
-def towards(recipe, source, target, *, n):
+def cosine_to_classes(recipe, source, target, *, n):
     """Return the cosine between what targeted Carlini & Wagner adds to images and the way to mean images: (n, 10).
 
     The images of `tale`; entry k is the way from the image to the mean training image of class k; NaN where nothing
     was added.
     """
-    data, kept = datasets.load(recipe.dataset), tale(recipe, source, target, n=n)
+    data, kept = datasets.load(recipe.dataset), made_into(recipe, source, target, n=n)
     x = data.x_test[kept["index"]]
     means = np.stack([data.x_train[data.y_train == k].mean(axis=0) for k in range(10)])
     delta, way = (kept["near"] - x)[:, None], means - x[:, None]
@@ -259,10 +255,10 @@ def towards(recipe, source, target, *, n):
     return np.divide(dot, np.sqrt(one * two), out=np.full(dot.shape, np.nan), where=one * two > 0)
 
 
-def pupil(dataset, *, label_noise=0.0, seed=0, epochs=None, train_size=None):
+def memorising_recipe(dataset, *, label_noise=0.0, seed=0, epochs=None, train_size=None):
     """Return the recipe of a LeNet-5 that learns the labels of few images by heart, PUPIL."""
-    return training.Recipe(dataset, "lenet", epochs=epochs or PUPIL["epochs"], learning_rate=1e-3, schedule="constant", batch_size=32,
-                           optimizer="adam", train_size=train_size or PUPIL["train_size"], label_noise=label_noise, seed=seed)
+    return networks.Recipe(dataset, "lenet", epochs=epochs or MEMORISING["epochs"], learning_rate=1e-3, schedule="constant", batch_size=32,
+                           optimizer="adam", train_size=train_size or MEMORISING["train_size"], label_noise=label_noise, seed=seed)
 
 
 def labels(dataset, *, n, seed=0, **size):
@@ -275,14 +271,14 @@ def labels(dataset, *, n, seed=0, **size):
     """
     data = datasets.load(dataset)
     x, y = data.x_test[:n], data.y_test[:n]
-    recipes = [pupil(dataset, label_noise=noise, seed=own, **size)
+    recipes = [memorising_recipe(dataset, label_noise=noise, seed=own, **size)
                for noise, own in ((0.0, seed), (0.0, seed + 1), (RANDOM, seed))]
-    networks = [training.load_or_train(recipe) for recipe in recipes]
+    trained = [networks.load_or_train(recipe) for recipe in recipes]
     parameters = {"networks": [recipe.filename for recipe in recipes], "split": "test", "n": len(x),
                   "methods": SETTINGS}
 
     def make():
-        models, accuracy = zip(*((model, history["accuracy"][-1]) for model, history in networks))
+        models, accuracy = zip(*((model, history["accuracy"][-1]) for model, history in trained))
         return {"train_accuracy": np.array(accuracy)} | {
             method: _learnt(models, x, y, method) for method in METHODS}
 
@@ -296,15 +292,15 @@ def recompute_map_labels(parameters, kept, rng):
 
     The accuracies are means over the last epoch, while the weights changed: weights alone do not prove them.
     """
-    networks = [training.load_or_train(training.recipe_named(name)) for name in parameters["networks"]]
+    trained = [networks.load_or_train(networks.recipe_named(name)) for name in parameters["networks"]]
     units.as_made(parameters["methods"], SETTINGS)
     _, _, x, y = units.case(parameters | {"network": parameters["networks"][0]})
-    accuracy = [history["accuracy"][-1] for _, history in networks]
+    accuracy = [history["accuracy"][-1] for _, history in trained]
     yield units.close("accuracies", kept, {"train_accuracy": accuracy}, rtol=0, atol=1e-6)
     for method in ("gradient", *rng.permutation(list(METHODS))):
         rows = proofs.sample(rng, len(x), 4)
         whole = slice(rows.max() + 1)  # as above
-        now = _learnt([model for model, _ in networks], x[whole], y[whole], method)[:, rows]
+        now = _learnt([model for model, _ in trained], x[whole], y[whole], method)[:, rows]
         yield units.close(f"{method}, images {rows.tolist()}", {method: kept[method][:, rows]}, {method: now},
                           **NEAR)
 
@@ -315,17 +311,17 @@ def _learnt(models, x, y, method):
     return np.stack([saliency.spearman(first, other) for other in others])
 
 
-def readable(recipe, *, n):
+def gradient_likeness(recipe, *, n):
     """Return how much a network's gradients look like the image: dict of arrays (N,), the first n test images.
 
     Of the gradient of the true class's logit: "cosine", |<x, g>| / (||x|| ||g||), x and g less their means: the
     alignment of Etmann et al. 2019, arXiv:1905.04172, made free of the image's size; "edges", the rank correlation of
     its magnitude with the image's edges (Sobel); "high", the share of its energy above 0.25 cycles per pixel.
     """
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     x, g = data.x_test[:n], saliency.input_gradient(model, data.x_test[:n], data.y_test[:n])
-    power = np.square(np.abs(spectra.transform(g))).sum(axis=1)
-    high = spectra.radial_frequency(*x.shape[1:3]) > 0.25
+    power = np.square(np.abs(frequency.transform(g))).sum(axis=1)
+    high = frequency.radial_frequency(*x.shape[1:3]) > 0.25
     total = power.sum(axis=(1, 2))
     return {"cosine": saliency.alignment(x, g), "edges": saliency.spearman(saliency.magnitude(g), saliency.edges(x)),
             "high": np.divide((power * high).sum(axis=(1, 2)), total, out=np.full(len(x), np.nan), where=total > 0)}

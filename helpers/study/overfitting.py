@@ -11,12 +11,11 @@ import warnings
 import numpy as np
 from scipy.special import log_softmax
 
+from helpers import attacks, datasets, networks
 from helpers.artifacts import proofs, store, sweeps
-from helpers.attacks import fgsm_pgd as attacks, float64, gradients
-from helpers.datasets import loading as datasets
-from helpers.networks import training
-from helpers.report import parameters
-from helpers.study import accuracy as evaluation, under_attack as robustness, units
+from helpers.attacks import float64, gradients
+from helpers.report import parameters as report_parameters
+from helpers.study import under_attack, units
 
 EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200)
 SHORT = 10
@@ -30,8 +29,8 @@ SEARCHES = (*FGSM, "float64", "pgd_margin")
 PROFILE = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)  # L2 steps along the gradient
 QUANTILES = (5, 25, 50, 75, 95)
 AXES = {"epochs": EPOCHS, "layers": LAYERS, "width": WIDTHS}
-ALLOWED = {"epochs": parameters.Listed(range(1, 1001), 3), "layers": parameters.Listed(range(101), 3),
-           "width": parameters.Listed((0.05, 16), 3)}  # three values at least, for there is a trend to be seen
+ALLOWED = {"epochs": report_parameters.Listed(range(1, 1001), 3), "layers": report_parameters.Listed(range(101), 3),
+           "width": report_parameters.Listed((0.05, 16), 3)}  # three values at least, for there is a trend to be seen
 # What the report needs: of each axis and part of wrong labels, the values and how many seeds.
 STUDY = {("epochs", 0.0): (EPOCHS, 10), ("layers", 0.0): (LAYERS, 10), ("width", 0.0): (WIDTHS, 10),
          ("epochs", NOISE): (EPOCHS, 6), ("layers", NOISE): (LAYERS, 6), ("width", NOISE): (WIDTHS, 6)}
@@ -39,8 +38,8 @@ N = 1000          # test images under attack
 N_DISTANCE = 100  # of Carlini & Wagner
 TRAIN = 10_000  # training images on which loss and accuracy are measured
 SETTINGS = {"eps": list(EPS), "far": list(FAR), "searches": list(SEARCHES), "profile": list(PROFILE),
-            "quantiles": list(QUANTILES), "train": TRAIN, "pgd": robustness.settings("pgd_margin"),
-            "carlini_wagner": robustness.CARLINI_WAGNER}
+            "quantiles": list(QUANTILES), "train": TRAIN, "pgd": under_attack.settings("pgd_margin"),
+            "carlini_wagner": under_attack.CARLINI_WAGNER}
 # Long runs, by part of wrong labels, whose first epoch comes out the same when trained anew: in the workers that
 # trained the others, a background thread drew from the generator of the initial weights.
 TRAINED_ANEW = {0.0: (1, 2, 3, 4, 5, 7)}
@@ -50,7 +49,7 @@ def recipe(seed, *, epochs=SHORT, extra_layers=0, width=1.0, label_noise=0.0, tr
     """Return the recipe of one network of the study."""
     arguments = tuple((name, value) for name, value, usual in
                       (("extra_layers", extra_layers, 0), ("width", width, 1.0)) if value != usual)
-    return training.Recipe("mnist", "lenet", arguments, epochs=epochs, learning_rate=1e-3,
+    return networks.Recipe("mnist", "lenet", arguments, epochs=epochs, learning_rate=1e-3,
                            schedule="constant", optimizer="adam", label_noise=label_noise,
                            train_size=train_size, seed=seed)
 
@@ -58,7 +57,7 @@ def recipe(seed, *, epochs=SHORT, extra_layers=0, width=1.0, label_noise=0.0, tr
 def measure(recipe, epochs, n, n_distance, settings):
     """Return what one run is worth as it passes each of K epochs: a dict of arrays.
 
-    recipe: as JSON (training.as_json). n: test images under attack; n_distance: those whose least
+    recipe: as JSON (networks.as_json). n: test images under attack; n_distance: those whose least
     distance is searched by Carlini & Wagner. settings: SETTINGS, since the artifact's name must hold them; a
     worker that has others raises ValueError. Arrays:
     epoch (K,); parameters (); train_loss, train_accuracy (on the labels that it was told),
@@ -72,9 +71,9 @@ def measure(recipe, epochs, n, n_distance, settings):
     """
     if settings != store.as_kept(SETTINGS):
         raise ValueError(f"settings must be this code's, {SETTINGS}, got {settings}")
-    recipe = training.from_json(recipe)
+    recipe = networks.from_json(recipe)
     parts = []
-    for epoch, model in training.trajectory(recipe, epochs):
+    for epoch, model in networks.trajectory(recipe, epochs):
         parts.append({"epoch": epoch, "parameters": model.count_params(), **_fit(recipe, model),
                       **_attacked(model, n), **_near(model, n_distance)})
     return {name: np.array([part[name] for part in parts]) for name in parts[0]}
@@ -87,12 +86,12 @@ def recompute_overfitting_run(parameters, kept, rng):
     """
     units.as_made(parameters["settings"], SETTINGS)
     yield from consistent(parameters, kept)
-    recipe = training.from_json(parameters["recipe"])
+    recipe = networks.from_json(parameters["recipe"])
     if not (recipe.seed in TRAINED_ANEW.get(recipe.label_noise, ()) and recipe.epochs == max(EPOCHS)
             and kept["epoch"][0] == 1 and recipe.train_size is None and not recipe.arguments):
         yield "its network", "", "it does not ship, and a run of its seed is another one", None
         return
-    model = training.first_epoch(recipe)
+    model = networks.first_epoch(recipe)
     now = _fit(recipe, model)
     yield units.close("after an epoch", {name: kept[name][0] for name in now}, now, rtol=0.05, atol=0.05)
     few = proofs.FEW
@@ -180,7 +179,7 @@ def study(values=None, n_seeds=None, **more):
     values = {axis: own for axis, own in (values or {}).items() if own is not None}
     for axis, own in values.items():
         _checked(axis, own)
-    parameters.require("n_seeds", n_seeds, [None, range(1, 1001)])
+    report_parameters.require("n_seeds", n_seeds, [None, range(1, 1001)])
     return studies({part: values.get(part[0], own) for part, (own, _) in STUDY.items()},
                    seeds={part: range(n_seeds or count) for part, (_, count) in STUDY.items()}, **more)
 
@@ -196,11 +195,11 @@ def studies(parts, *, seeds, epochs=SHORT, n=N, n_distance=N_DISTANCE, train_siz
     itself, so that an interrupted study goes on. All runs that are missing are one sweep (sweeps.run, whose
     arguments the last two are). Raises ValueError for values outside ALLOWED, seeds or sizes that are none.
     """
-    parameters.require("epochs", epochs, range(1, 1001))
-    parameters.require("n", n, range(1, 10_001))
-    parameters.require("n_distance", n_distance, range(1, n + 1))
+    report_parameters.require("epochs", epochs, range(1, 1001))
+    report_parameters.require("n", n, range(1, 10_001))
+    report_parameters.require("n_distance", n_distance, range(1, n + 1))
     for own in seeds.values() if isinstance(seeds, dict) else [seeds]:
-        parameters.require("seeds", list(own), parameters.Listed(range(2**31)))
+        report_parameters.require("seeds", list(own), report_parameters.Listed(range(2**31)))
     jobs = {part: _jobs(*part, _checked(part[0], values), list(seeds[part] if isinstance(seeds, dict) else seeds),
                         epochs, train_size, {"n": n, "n_distance": n_distance}) for part, values in parts.items()}
     keys = {part: {"axis": part[0], "jobs": [[seed, value, job.parameters] for (seed, value), job in own.items()]}
@@ -221,7 +220,7 @@ def _jobs(axis, label_noise, values, seeds, epochs, train_size, sizes):
                    {"epochs": epochs, "extra_layers" if axis == "layers" else "width": value})
             one = recipe(seed, label_noise=label_noise, train_size=train_size, **own)
             jobs[seed, value] = sweeps.Job("overfitting_run", measure, {
-                "recipe": training.as_json(one), "epochs": list(values if axis == "epochs" else (epochs,)), **sizes,
+                "recipe": networks.as_json(one), "epochs": list(values if axis == "epochs" else (epochs,)), **sizes,
                 "settings": SETTINGS}, check=prove_run, sized=("n", _cut))
     return jobs
 
@@ -229,7 +228,7 @@ def _jobs(axis, label_noise, values, seeds, epochs, train_size, sizes):
 def prove_run(parameters, kept):
     """Raise ValueError unless a loaded run can be true: all of `consistent`."""
     units.prove(consistent(parameters, kept), None, "figures of a run",
-                training.from_json(parameters["recipe"]).filename)
+                networks.from_json(parameters["recipe"]).filename)
 
 
 def _cut(kept, n):
@@ -263,13 +262,13 @@ def _joined(axis, jobs):
 
 def _fit(recipe, model):
     """Return losses, accuracies and margins on training images, with the labels told, and test images."""
-    (x, y), _, test, _ = training.images(recipe)
+    (x, y), _, test, _ = networks.images(recipe)
     result = {}
     for name, (x, y) in {"train": (x[:TRAIN], y[:TRAIN]), "test": test}.items():
         logits = gradients.logits(model, x).astype(np.float64)
         result |= {f"{name}_loss": _cross_entropy(logits, y).mean(),
                    f"{name}_accuracy": np.mean(logits.argmax(axis=1) == y),
-                   f"{name}_margin": np.percentile(evaluation.margins(logits, y), QUANTILES)}
+                   f"{name}_margin": np.percentile(gradients.margins(logits, y), QUANTILES)}
     return result
 
 
@@ -287,12 +286,12 @@ def _attacked(model, n):
         found = {loss: [right(images) for images in attacks.fgsm(model, x, y, eps=radii, loss=loss)]
                  for loss in FGSM}
     wide = float64.copy(model)
-    found["float64"] = [right(float64.fgsm(wide, x, y, eps=eps)) for eps in radii]
+    found["float64"] = [right(attacks.fgsm(wide, x, y, eps=eps)) for eps in radii]
 
     def hit(rows, eps):
-        return gradients.logits(model, robustness.attacked(model, x[rows], y[rows], "pgd_margin", eps=eps)
+        return gradients.logits(model, under_attack.attacked(model, x[rows], y[rows], "pgd_margin", eps=eps)
                                 if eps else x[rows]).argmax(axis=1)
-    pgd = robustness.nested(hit, EPS, y) == y
+    pgd = under_attack.nested(hit, EPS, y) == y
     found["pgd_margin"] = [*pgd, *[pgd[-1]] * len(FAR)]
     zero = [~np.any(gradients.slopes(model, x, y, loss), axis=(1, 2, 3)) for loss in ("cross_entropy", "probabilities")]
     return {"right": [found[search] for search in SEARCHES], "zero": zero}
@@ -305,14 +304,14 @@ def _near(model, n):
     right = gradients.logits(model, x).argmax(axis=1) == y
     l2 = np.zeros(len(x), np.float32)
     if right.any():
-        l2[right] = attacks.l2(robustness.carlini_wagner(model, x[right], y[right]) - x[right])
+        l2[right] = attacks.l2(under_attack.carlini_wagner(model, x[right], y[right]) - x[right])
         l2[right & (l2 == 0)] = np.inf
     g = gradients.slopes(model, x, y)  # of -F
     size = attacks.l2(g)
     u = g / np.maximum(size, np.finfo(np.float32).tiny).reshape(-1, 1, 1, 1)
     logits = [gradients.logits(model, x + np.float32(t) * u).astype(np.float64) for t in PROFILE]
     return {"l2": l2, "slope": [np.abs(g).sum(axis=(1, 2, 3)), size],
-            "profile": np.float32([[evaluation.margins(z, y) for z in logits],
+            "profile": np.float32([[gradients.margins(z, y) for z in logits],
                                    [_cross_entropy(z, y) for z in logits]])}
 
 
@@ -325,7 +324,7 @@ def _checked(axis, values):
     if axis not in AXES:
         raise ValueError(f"axis must be one of {', '.join(AXES)}, got {axis!r}")
     values = AXES[axis] if values is None else values
-    parameters.require(axis, list(values) if isinstance(values, tuple) else values, ALLOWED[axis])
+    report_parameters.require(axis, list(values) if isinstance(values, tuple) else values, ALLOWED[axis])
     return tuple(map(float, values)) if axis == "width" else tuple(values)  # 2 and 2.0 are one network
 
 

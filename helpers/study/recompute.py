@@ -9,12 +9,10 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from helpers import attacks, datasets, networks
 from helpers.artifacts import proofs, store
-from helpers.attacks import fgsm_pgd as attacks, gradients
-from helpers.datasets import loading as datasets
-from helpers.networks import training
-from helpers.study import accuracy as evaluation, scrutiny, under_attack as robustness
-from helpers.study import checks as the_checks
+from helpers.attacks import gradients
+from helpers.study import accuracy, checks, scrutiny, under_attack
 
 NORMS = {str(norm): norm for norm in attacks.NORMS}
 MANY = 4 * proofs.FEW  # images, where an attack is one gradient
@@ -23,8 +21,8 @@ SEARCHES = 0.05  # relative, of two searches for one minimum: other implementati
 
 def subject(parameters):
     """Return (recipe, model, x, y) of an artifact of one network and its first n test images."""
-    recipe = training.recipe_named(parameters["network"])
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    recipe = networks.recipe_named(parameters["network"])
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     return recipe, model, data.x_test[:parameters["n"]], data.y_test[:parameters["n"]]
 
 
@@ -34,91 +32,91 @@ def same_key(parameters, expected):
         raise store.NotHere("it was made with other settings than today's")
 
 
-def answers(parameters, kept, rng):
-    """Attack images anew as robustness.answers attacked them, at a radius at a time."""
+def recompute_answers(parameters, kept, rng):
+    """Attack images anew as under_attack.answers attacked them, at a radius at a time."""
     recipe, model, x, y = subject(parameters)
     attack, norm, seed = parameters["attack"], NORMS[parameters["norm"]], parameters["seed"]
-    same_key(parameters, robustness.answers_key(recipe, attack, norm=norm, n=parameters["n"], seed=seed))
+    same_key(parameters, under_attack.answers_key(recipe, attack, norm=norm, n=parameters["n"], seed=seed))
     yield ("images, radii and what breaks stays broken", "so", "so or not",
-           robustness.well_formed(kept, robustness.LADDERS[recipe.dataset, norm], y, attack))
+           under_attack.well_formed(kept, under_attack.LADDERS[recipe.dataset, norm], y, attack))
     yield "without an attack", *_compared(kept["answer"][0], gradients.logits(model, x), attacked=False)
     for turn in itertools.count():
         if turn % 2:
-            k, rows = robustness.telling(kept, attack, rng, proofs.FEW if attack.startswith("pgd") else MANY)
+            k, rows = under_attack.telling(kept, attack, rng, proofs.FEW if attack.startswith("pgd") else MANY)
         else:
             k = int(rng.integers(1, len(kept["eps"])))
             left = kept["answer"][k - 1] == kept["y"] if attack.startswith("pgd") else np.ones(len(y), bool)
             rows = proofs.sample(rng, np.flatnonzero(left), proofs.FEW if attack.startswith("pgd") else MANY)
         if len(rows):
-            now = robustness.answers_anew(model, x, kept, attack, k, rows, norm=norm, seed=seed)
-            what = f"{attack}, {robustness.NORM_NAMES[norm]}, eps {kept['eps'][k]:.4g}, images {_listed(rows)}"
+            now = under_attack.answers_anew(model, x, kept, attack, k, rows, norm=norm, seed=seed)
+            what = f"{attack}, {under_attack.NORM_NAMES[norm]}, eps {kept['eps'][k]:.4g}, images {_listed(rows)}"
             yield what, *_compared(kept["answer"][k, rows], now, attacked=attack != "noise")
 
 
-def robust_accuracy(parameters, kept, rng):
-    """Compare a table of robustness.accuracy_table with the kept answers; attack anew along their ladders."""
-    recipes = [training.recipe_named(name) for name in parameters["networks"]]
-    n, seed, groups = parameters["n"], parameters["seed"], robustness.groups_of(recipes)
-    same_key(parameters, robustness.accuracy_key(recipes, n=n, seed=seed))
-    yield "rows, and intervals by their values", "so", "so or not", robustness.table_follows(kept, groups, n)
+def recompute_robust_accuracy(parameters, kept, rng):
+    """Compare a table of under_attack.accuracy_table with the kept answers; attack anew along their ladders."""
+    recipes = [networks.recipe_named(name) for name in parameters["networks"]]
+    n, seed, groups = parameters["n"], parameters["seed"], under_attack.groups_of(recipes)
+    same_key(parameters, under_attack.accuracy_key(recipes, n=n, seed=seed))
+    yield "rows, and intervals by their values", "so", "so or not", under_attack.table_follows(kept, groups, n)
     while True:
         recipe, attack, norm = group = groups[rng.integers(len(groups))]
-        what = f"{recipe.dataset} {recipe.model} {attack} {robustness.NORM_NAMES[norm]}"
-        yield what, "its values", "the kept answers", robustness.group_follows(kept, group, n, seed)
-        found = robustness.answers(recipe, attack, norm=norm, n=n, seed=seed)
-        key = store.as_kept(robustness.answers_key(recipe, attack, norm=norm, n=n, seed=seed))
-        for part, *rest in itertools.islice(answers(key, found, rng), 2, 3):
+        what = f"{recipe.dataset} {recipe.model} {attack} {under_attack.NORM_NAMES[norm]}"
+        yield what, "its values", "the kept answers", under_attack.group_follows(kept, group, n, seed)
+        found = under_attack.answers(recipe, attack, norm=norm, n=n, seed=seed)
+        key = store.as_kept(under_attack.answers_key(recipe, attack, norm=norm, n=n, seed=seed))
+        for part, *rest in itertools.islice(recompute_answers(key, found, rng), 2, 3):
             yield f"{what}: {part}", *rest
 
 
-def transfer(parameters, kept, rng):
-    """Make images of robustness.transfer anew, and ask all networks."""
+def recompute_transfer(parameters, kept, rng):
+    """Make images of under_attack.transfer anew, and ask all networks."""
     recipe, _, x, y = subject(parameters)
-    others = [training.recipe_named(name) for name in parameters["others"]]
-    same_key(parameters, robustness.transfer_key(recipe, others, n=parameters["n"], seed=parameters["seed"]))
-    networks = robustness.victims(recipe, others)
+    others = [networks.recipe_named(name) for name in parameters["others"]]
+    same_key(parameters, under_attack.transfer_key(recipe, others, n=parameters["n"], seed=parameters["seed"]))
+    trained = under_attack.victims(recipe, others)
     yield "labels", "so", "so or not", np.array_equal(kept["y"], y)
-    for attack in itertools.cycle(("none", *robustness.TRANSFERRED)):
+    for attack in itertools.cycle(("none", *under_attack.TRANSFERRED)):
         rows = proofs.sample(rng, len(x), proofs.FEW if attack.startswith("pgd") else MANY)
-        same = robustness.transfer_anew(recipe, networks, x, y, kept, attack, rows, parameters["seed"])
-        yield (f"logits of {', '.join(networks)} under {attack} on {recipe.model}, images {_listed(rows)}",
+        same = under_attack.transfer_anew(recipe, trained, x, y, kept, attack, rows, parameters["seed"])
+        yield (f"logits of {', '.join(trained)} under {attack} on {recipe.model}, images {_listed(rows)}",
                f"{len(rows)} images", f"{same.sum()} the same", proofs.agree(same))
 
 
-def carlini_wagner(parameters, kept, rng):
-    """Prove the images of robustness.untargeted_set or targeted_set, and search for some of them anew."""
+def recompute_carlini_wagner(parameters, kept, rng):
+    """Prove the images of under_attack.untargeted_set or targeted_set, and search for some of them anew."""
     recipe, model, *_ = subject(parameters)
-    n, targeted, confidence = (parameters[name] for name in ("n", "targeted", "confidence"))
-    same_key(parameters, robustness.targeted_key(recipe, per_class=n) if targeted else
-             robustness.untargeted_key(recipe, n=n, confidence=confidence))
+    n, targeted, recompute_confidence = (parameters[name] for name in ("n", "targeted", "confidence"))
+    same_key(parameters, under_attack.targeted_key(recipe, per_class=n) if targeted else
+             under_attack.untargeted_key(recipe, n=n, confidence=recompute_confidence))
     if targeted:
-        robustness.targeted_set(recipe, per_class=n)  # raises ValueError where they are not what they claim
+        under_attack.targeted_set(recipe, per_class=n)  # raises ValueError where they are not what they claim
     else:
-        robustness.untargeted_set(recipe, n=n, confidence=confidence)
+        under_attack.untargeted_set(recipe, n=n, confidence=recompute_confidence)
     x = np.repeat(datasets.load(recipe.dataset).x_test[kept["index"]], 9 if targeted else 1, axis=0)
     y = (kept["target"] if targeted else kept["y"]).ravel()
     yield "answers, distances, box and boundary", "so", "so", True
     while True:
         i = proofs.sample(rng, len(y), 2)
-        x_adv = robustness.carlini_wagner(model, x[i], y[i], targeted=targeted, confidence=confidence)
+        x_adv = under_attack.carlini_wagner(model, x[i], y[i], targeted=targeted, confidence=recompute_confidence)
         yield f"searches {_listed(i)}", *_distances(kept["l2"].ravel()[i], attacks.l2(x_adv - x[i]))
 
 
-def confidence(parameters, kept, rng):
-    """Search anew for images of robustness.confidence_growth, and ask the other network."""
-    recipe, other = (training.recipe_named(parameters[name]) for name in ("network", "other"))
+def recompute_confidence(parameters, kept, rng):
+    """Search anew for images of under_attack.confidence_growth, and ask the other network."""
+    recipe, other = (networks.recipe_named(parameters[name]) for name in ("network", "other"))
     told, n = parameters["confidences"], parameters["n"]
-    same_key(parameters, robustness.confidence_key(recipe, other, confidences=told, n=n))
-    data, ((model, _), (rival, _)) = datasets.load(recipe.dataset), map(training.load_or_train, (recipe, other))
-    index = robustness.first_right(model, data, 2 * n + 100)[:n]
+    same_key(parameters, under_attack.confidence_key(recipe, other, confidences=told, n=n))
+    data, ((model, _), (rival, _)) = datasets.load(recipe.dataset), map(networks.load_or_train, (recipe, other))
+    index = under_attack.first_right(model, data, 2 * n + 100)[:n]
     x, y = data.x_test[index], data.y_test[index]
     yield ("confidences, order and no shorter step that succeeds", "so", "so or not", np.array_equal(
-        kept["confidence"], told) and robustness.growth_follows(model, rival, x, y, kept, rng))
+        kept["confidence"], told) and under_attack.growth_follows(model, rival, x, y, kept, rng))
     while True:
         k, i = int(rng.integers(len(told))), proofs.sample(rng, len(x), 2)
-        x_adv = robustness.carlini_wagner(model, x[i], y[i], confidence=told[k])
+        x_adv = under_attack.carlini_wagner(model, x[i], y[i], confidence=told[k])
         l2 = attacks.l2(x_adv - x[i])
-        margin = evaluation.margins(gradients.logits(rival, x_adv), y[i])
+        margin = gradients.margins(gradients.logits(rival, x_adv), y[i])
         erred = kept["transferred"][k, i]
         same = np.isnan(erred) | (erred == (margin < 0)) | (np.abs(margin) < 0.5)  # near the rival's boundary
         far, now, close = _distances(np.where(np.isfinite(kept["l2"][k, i]), kept["l2"][k, i], 0), l2)
@@ -126,8 +124,8 @@ def confidence(parameters, kept, rng):
                f"{now}, margins of {other.model} {margin}", close and bool(same.all()))
 
 
-def logits(parameters, kept, rng):
-    """Ask the network again about images of evaluation.test_logits."""
+def recompute_logits(parameters, kept, rng):
+    """Ask the network again about images of accuracy.test_logits."""
     recipe, model, x, y = subject(parameters)
     if len(y) < parameters["n"]:
         missing = f"{parameters['n'] - len(y)} of the {parameters['n']} images are not here: make data"
@@ -136,23 +134,23 @@ def logits(parameters, kept, rng):
            and kept["logits"].shape == (parameters["n"], 10))
     while True:
         rows = proofs.sample(rng, len(y), 500)
-        same = proofs.same_logits(kept["logits"][rows], evaluation.predict(model, x[rows]))
+        same = proofs.same_logits(kept["logits"][rows], accuracy.predict(model, x[rows]))
         yield f"logits of {len(rows)} images", f"{len(rows)} images", f"{same.sum()} the same", bool(same.all())
 
 
-def accuracy(parameters, kept, rng):
-    """Compare a table of evaluation.accuracy_table with the kept logits, and these with the networks."""
-    recipes = {training.recipe_named(name): n for name, n in parameters["networks"].items()}
-    same_key(parameters, evaluation.accuracy_key(recipes))
-    yield "intervals by their values", "so", "so or not", evaluation.intervals_follow(kept)
-    if any(not store.has("logits", evaluation.logits_key(recipe, n)) for recipe, n in recipes.items()):
+def recompute_accuracy(parameters, kept, rng):
+    """Compare a table of accuracy.accuracy_table with the kept logits, and these with the networks."""
+    recipes = {networks.recipe_named(name): n for name, n in parameters["networks"].items()}
+    same_key(parameters, accuracy.accuracy_key(recipes))
+    yield "intervals by their values", "so", "so or not", accuracy.intervals_follow(kept)
+    if any(not store.has("logits", accuracy.logits_key(recipe, n)) for recipe, n in recipes.items()):
         raise store.NotHere("the logits of its networks are not here")
-    measured = {recipe: evaluation.test_logits(recipe, n) for recipe, n in recipes.items()}  # proved by then
-    expected = evaluation.accuracies(measured)
+    measured = {recipe: accuracy.test_logits(recipe, n) for recipe, n in recipes.items()}  # proved by then
+    expected = accuracy.accuracies(measured)
     yield "all values", "its values", "the kept logits", proofs.same_rows(kept, expected)
 
 
-def statistics(parameters, kept, rng):
+def recompute_statistics(parameters, kept, rng):
     """Compute datasets.statistics again, a split at a time."""
     data = datasets.load(parameters["dataset"])
     if data.complete != parameters["complete"]:
@@ -164,17 +162,17 @@ def statistics(parameters, kept, rng):
                proofs.same_rows(kept[kept.split == split], now[now.split == split]) and len(kept) == len(now))
 
 
-def checks(parameters, kept, rng):
+def recompute_checks(parameters, kept, rng):
     """Make checks of `scrutiny` anew, a group at a time: seconds to minutes."""
     found = pd.DataFrame(kept)
     named = [str(name) for name in found.model.unique()]
     key, groups = scrutiny.again(parameters)
     same_key(parameters, key)
-    follows = len(named) == 1 and the_checks.follows(found, model=named[0])
+    follows = len(named) == 1 and checks.follows(found, model=named[0])
     yield "thresholds, and what has passed", "so", "so or not", follows
     expected, told = set(), set(found.check)
     for name in rng.permutation(list(groups)):
-        rows = the_checks.table(groups[name]())
+        rows = checks.table(groups[name]())
         expected |= set(rows.check)
         values = found.set_index("check").value.reindex(rows.check).to_numpy()
         image = np.array([_OF_AN_IMAGE.get(check, 0) for check in rows.check]) / parameters["n_check"]
@@ -193,7 +191,7 @@ _OF_AN_IMAGE = {
 
 def _compared(kept, logits, attacked):
     """Return (kept, now, whether they agree) of answers, told where they differ."""
-    same, now = proofs.same_answers(kept, logits, attacked), logits.argmax(axis=1)
+    same, now = proofs.same_answers(kept, recompute_logits, attacked), recompute_logits.argmax(axis=1)
     return (f"answers {kept[~same][:8]}", f"{now[~same][:8]}, {same.sum()} of {len(same)} the same",
             proofs.agree(same) if attacked else bool(same.all()))
 

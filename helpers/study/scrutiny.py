@@ -6,12 +6,10 @@ import functools
 
 import pandas as pd
 
-from helpers.attacks import fgsm_pgd as attacks
-from helpers.datasets import loading as datasets
-from helpers.jpeg import codec as jpeg
-from helpers.networks import training
+from helpers import attacks, datasets, jpeg, networks
+from helpers.jpeg import attacker
 from helpers.report import text
-from helpers.study import behind_jpeg as defense, checks, under_attack as robustness
+from helpers.study import behind_jpeg, checks, under_attack
 
 FEW = 20  # images with which it is tried whether more steps of a search serve
 SQUARE = 1000  # iterations of the attack without gradients
@@ -31,26 +29,26 @@ def of_attacks(recipe, rival, *, n_check, few, seed, more=()):
 def attacks_key(recipe, rival, *, n_check, few, seed):
     """Return the parameters by which `of_attacks` is kept."""
     return {"of": "attacks", "network": recipe.filename, "rival": rival.filename, "n_check": n_check, "few": few,
-            "seed": seed, "eps": robustness.REFERENCE[recipe.dataset], "bounds": checks.bounds(),
-            "attacks": {attack: robustness.settings(attack) for attack in robustness.ATTACKS},
-            "carlini_wagner": robustness.CARLINI_WAGNER, "square": SQUARE}
+            "seed": seed, "eps": under_attack.REFERENCE[recipe.dataset], "bounds": checks.bounds(),
+            "attacks": {attack: under_attack.settings(attack) for attack in under_attack.ATTACKS},
+            "carlini_wagner": under_attack.CARLINI_WAGNER, "square": SQUARE}
 
 
 def attack_groups(recipe, rival, *, n_check, few, seed):
     """Return the checks of `of_attacks` in groups: dict from a name to a function that returns rows."""
-    data, eps = datasets.load(recipe.dataset), robustness.REFERENCE[recipe.dataset]
-    (model, _), (other, _) = map(training.load_or_train, (recipe, rival))
+    data, eps = datasets.load(recipe.dataset), under_attack.REFERENCE[recipe.dataset]
+    (model, _), (other, _) = map(networks.load_or_train, (recipe, rival))
     x, y = data.x_test[:n_check], data.y_test[:n_check]
-    pgd = {"eps": eps, "eps_iter": robustness.STRIDE * eps / robustness.NB_ITER, "nb_iter": robustness.NB_ITER}
+    pgd = {"eps": eps, "eps_iter": under_attack.STRIDE * eps / under_attack.NB_ITER, "nb_iter": under_attack.NB_ITER}
 
     @functools.cache
     def made(attack, source=model):
-        return robustness.attacked(source, x, y, attack, eps=eps, seed=seed)
+        return under_attack.attacked(source, x, y, attack, eps=eps, seed=seed)
 
     def more_search():
-        found = robustness.untargeted_set(recipe, n=few)
+        found = under_attack.untargeted_set(recipe, n=few)
         x, y = data.x_test[found["index"]], found["y"]
-        less = attacks.carlini_wagner(model, x, y, **robustness.CARLINI_WAGNER | {"binary_search_steps": 1})
+        less = attacks.carlini_wagner(model, x, y, **under_attack.CARLINI_WAGNER | {"binary_search_steps": 1})
         return checks.more_search(*(checks.distances(model, x, y, x_adv) for x_adv in (less, found["x_adv"])))
 
     return {
@@ -61,7 +59,7 @@ def attack_groups(recipe, rival, *, n_check, few, seed):
         "order": lambda: checks.order_of_attackers(model, y, white_box=made("pgd_margin"), noise=made("noise"),
                                                    transfer=made("pgd_margin", other)),
         "Square": lambda: checks.gradient_free(model, x, y, eps=eps, seed=seed, nb_iter=SQUARE,
-                                               sets=[made(attack) for attack in robustness.LOSSES]),
+                                               sets=[made(attack) for attack in under_attack.LOSSES]),
         "masking": lambda: checks.masking(model, x, y, seed=seed, **pgd),
         "more search": more_search,
     }
@@ -76,38 +74,38 @@ def of_jpeg(recipe, *, n_check, seed, quality=50, more=()):
 def jpeg_key(recipe, *, n_check, seed, quality):
     """Return the parameters by which `of_jpeg` is kept."""
     return {"of": "jpeg", "network": recipe.filename, "n_check": n_check, "quality": quality, "seed": seed,
-            "eps": SMALL[recipe.dataset], "through": list(defense.AWARE), "nb_iter": defense.NB_ITER,
-            "stride": defense.STRIDE, "blind": robustness.settings("pgd_margin"), "fixed": list(defense.FIXED),
+            "eps": SMALL[recipe.dataset], "through": list(behind_jpeg.AWARE), "nb_iter": attacker.NB_ITER,
+            "stride": attacker.STRIDE, "blind": under_attack.settings("pgd_margin"), "fixed": list(behind_jpeg.FIXED),
             "bounds": checks.bounds()}
 
 
 def jpeg_groups(recipe, *, n_check, seed, quality):
     """Return the checks of `of_jpeg` in groups: dict from a name to a function that returns rows."""
-    data, (model, _), eps = datasets.load(recipe.dataset), training.load_or_train(recipe), SMALL[recipe.dataset]
+    data, (model, _), eps = datasets.load(recipe.dataset), networks.load_or_train(recipe), SMALL[recipe.dataset]
     x, y = data.x_test[:n_check], data.y_test[:n_check]
-    behind = {how: jpeg.defended(model, quality, how) for how in defense.AWARE}
+    behind = {how: jpeg.defended(model, quality, how) for how in behind_jpeg.AWARE}
 
     @functools.cache
     def made(how):
-        return defense.pgd(behind[how], x, y, eps=eps, seed=seed)
+        return attacker.pgd(behind[how], x, y, eps=eps, seed=seed)
 
     return {
         "ball": lambda: checks.ball_and_box(x, made("differentiable"), eps=eps),
         "attackers": lambda: checks.jpeg_attackers(
             model, y, quality, x, aware={how: made(how) for how in behind},
-            blind=robustness.attacked(model, x, y, "pgd_margin", eps=eps, seed=seed)),
+            blind=under_attack.attacked(model, x, y, "pgd_margin", eps=eps, seed=seed)),
         "more iterations": lambda: checks.more_iterations(
-            behind["differentiable"], x, y, scored=behind["identity"], eps=eps, eps_iter=defense.STRIDE * eps,
-            nb_iter=defense.NB_ITER, loss="margin", seed=seed),
-        "codec": lambda: checks.jpeg_error(x, defense.FIXED),
+            behind["differentiable"], x, y, scored=behind["identity"], eps=eps, eps_iter=attacker.STRIDE * eps,
+            nb_iter=attacker.NB_ITER, loss="margin", seed=seed),
+        "codec": lambda: checks.jpeg_error(x, behind_jpeg.FIXED),
     }
 
 
 def again(parameters):
     """Return (today's key, the groups of checks) of what kept parameters ask for."""
-    recipe = training.recipe_named(parameters["network"])
+    recipe = networks.recipe_named(parameters["network"])
     asked = {name: parameters[name] for name in ("n_check", "few", "quality", "seed") if name in parameters}
-    rival = [training.recipe_named(parameters["rival"])] if "rival" in parameters else []
+    rival = [networks.recipe_named(parameters["rival"])] if "rival" in parameters else []
     key, groups = (attacks_key, attack_groups) if parameters["of"] == "attacks" else (jpeg_key, jpeg_groups)
     return key(recipe, *rival, **asked), groups(recipe, *rival, **asked)
 

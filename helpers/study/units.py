@@ -11,9 +11,8 @@ import itertools
 import numpy as np
 from scipy.stats import binom
 
+from helpers import datasets, networks
 from helpers.artifacts import proofs, store
-from helpers.datasets import loading as datasets
-from helpers.networks import training
 
 MAY_DIFFER = 1 / 20  # of the images, on another processor
 FALSE_ALARM = 1e-6   # the chance that a unit of answers is refused where just that share of the images differs
@@ -28,7 +27,7 @@ def same(what, kept, now):
     return what, "", f"{', '.join(differ)} differ" if differ else "equal", not differ
 
 
-def answers(what, kept, again, rng):
+def same_answers_again(what, kept, again, rng):
     """Return the unit of answers that are given again.
 
     kept: (..., n). again(rows) -> the answers to these rows, (..., len(rows)). Where any of FEW rows differs,
@@ -77,8 +76,8 @@ def case(parameters):
 
     Raises store.NotHere where there are fewer at hand.
     """
-    recipe = training.recipe_named(parameters["network"])
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    recipe = networks.recipe_named(parameters["network"])
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     if len(data.y_test) < parameters["n"]:
         raise store.NotHere(f"there are only {len(data.y_test)} test images of {recipe.dataset} here")
     return recipe, model, data.x_test[:parameters["n"]], data.y_test[:parameters["n"]]

@@ -15,17 +15,12 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from helpers.artifacts import store
-from helpers.networks import training
-from helpers.report import explorer
-from helpers.study import accuracy as evaluation
-from helpers.study import behind_jpeg as defense
-from helpers.study import maps as explained
-from helpers.study import overfitting
-from helpers.study import recompute
-from helpers.study import waves as bode
-from helpers.bench import measure
+from helpers import networks
+from helpers.artifacts import paths, store
 from helpers.artifacts.progress import tqdm
+from helpers.bench import measure
+from helpers.report import explorer
+from helpers.study import accuracy, behind_jpeg, maps, overfitting, recompute, waves
 
 READS = {
     "01_datos": ("statistics", "logits"),
@@ -44,18 +39,18 @@ READS = {
 # kind: function(parameters, kept, rng) that yields (what, kept, now, whether they agree) of entries drawn
 # by rng and computed again, a second or so each; None for `agrees` where it cannot be told, `now` saying why.
 KINDS = {
-    "accuracy": recompute.accuracy, "answers": recompute.answers, "carlini_wagner": recompute.carlini_wagner,
-    "checks": recompute.checks,
-    "confidence": recompute.confidence, "logits": recompute.logits, "robust_accuracy": recompute.robust_accuracy,
-    "statistics": recompute.statistics, "transfer": recompute.transfer,
-    "jpeg_clean": defense.recompute_jpeg_clean, "jpeg_blind": defense.recompute_jpeg_blind,
-    "jpeg_aware": defense.recompute_jpeg_aware, "jpeg_drawn": defense.recompute_jpeg_drawn,
-    "jpeg_distances": defense.recompute_jpeg_distances,
-    "waves": bode.recompute_waves, "wave_errors": bode.recompute_wave_errors,
-    "codec_waves": bode.recompute_codec_waves, "least_amplitude": bode.recompute_least_amplitude,
-    "gain_seeds": bode.recompute_gain_seeds,
-    "map_changes": explained.recompute_map_changes, "map_cascade": explained.recompute_map_cascade,
-    "map_labels": explained.recompute_map_labels, "tale": explained.recompute_tale,
+    "accuracy": recompute.recompute_accuracy, "answers": recompute.recompute_answers, "carlini_wagner": recompute.recompute_carlini_wagner,
+    "checks": recompute.recompute_checks,
+    "confidence": recompute.recompute_confidence, "logits": recompute.recompute_logits, "robust_accuracy": recompute.recompute_robust_accuracy,
+    "statistics": recompute.recompute_statistics, "transfer": recompute.recompute_transfer,
+    "jpeg_clean": behind_jpeg.recompute_jpeg_clean, "jpeg_blind": behind_jpeg.recompute_jpeg_blind,
+    "jpeg_aware": behind_jpeg.recompute_jpeg_aware, "jpeg_drawn": behind_jpeg.recompute_jpeg_drawn,
+    "jpeg_distances": behind_jpeg.recompute_jpeg_distances,
+    "waves": waves.recompute_waves, "wave_errors": waves.recompute_wave_errors,
+    "codec_waves": waves.recompute_codec_waves, "least_amplitude": waves.recompute_least_amplitude,
+    "gain_seeds": waves.recompute_gain_seeds,
+    "map_changes": maps.recompute_map_changes, "map_cascade": maps.recompute_map_cascade,
+    "map_labels": maps.recompute_map_labels, "tale": maps.recompute_made_into,
     "explorer": explorer.recompute_explorer, "overfitting_run": overfitting.recompute_overfitting_run,
     "bench_run": measure.recompute_bench_run,
 }
@@ -63,9 +58,9 @@ KINDS = {
 
 def files():
     """Return the shipped artifacts, each with its record; raise ValueError for one not as recorded."""
-    found, names = [], {path.name for path in store.SHIPPED.iterdir() if not path.name.startswith(".")}
+    found, names = [], {path.name for path in paths.SHIPPED.iterdir() if not path.name.startswith(".")}
     for name in sorted(names):
-        path = store.SHIPPED / name
+        path = paths.SHIPPED / name
         if path.suffix == ".json":
             if path.stem not in names:
                 raise ValueError(f"{path.with_suffix('')} is not there, but its record is")
@@ -97,14 +92,14 @@ def weights(kinds):
     return {name: share / total for name, share in shares.items()}
 
 
-def networks(found):
+def network_units(found):
     """Measure each shipped network again on the images at hand; yield units as the functions of KINDS."""
     for path, record in found:
         if kind(path) == "network":
             try:
-                recipe = training.recipe_named(path.name)
-                model, _ = training.load_or_train(recipe)
-                correct, n = evaluation.measure_again(recipe, model)
+                recipe = networks.recipe_named(path.name)
+                model, _ = networks.load_or_train(recipe)
+                correct, n = accuracy.measure_again(recipe, model)
             except ValueError as error:
                 yield path.name, "its recorded accuracy", str(error), False
             else:
@@ -167,7 +162,7 @@ def verify(minutes=10.0, seed=None):
         found = files()
         print(f"{len(found)} shipped files have their recorded SHA-256. Seed of what is drawn: {seed}.")
         tally, why = {name: Counter() for name in sorted({kind(path) for path, _ in found})}, {}
-        for unit in networks(found):
+        for unit in network_units(found):
             _count(tally["network"], why, "network", *unit)
         with tqdm(desc="entries", unit="", leave=False) as bar:
             for name, unit in drawn(found, np.random.default_rng(seed)):

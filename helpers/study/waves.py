@@ -1,12 +1,9 @@
 """What the networks, alone and behind JPEG, and JPEG alone answer to waves: kept, and proved on loading."""
 import numpy as np
 
+from helpers import datasets, frequency, jpeg, networks
 from helpers.artifacts import proofs, store
 from helpers.attacks import gradients
-from helpers.datasets import loading as datasets
-from helpers.frequency import fourier as spectra, response as frequency
-from helpers.jpeg import codec as jpeg, gain as jpeg_gain
-from helpers.networks import training
 from helpers.study import units
 
 AMPLITUDES = {"mnist": (0.5, 1.0, 2.0, 4.0, 8.0), "cifar10": (0.25, 0.5, 1.0, 2.0, 4.0)}  # L2
@@ -25,12 +22,12 @@ def waves(recipe, *, n, quality=0):
     margin (N,), without a wave; gain, complex, bias and distortion (N, A, K), as in frequency.Describing;
     wrong (N, A, K), at how many of the 8 phases the image is misclassified.
     """
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]
     parameters = _of_waves(recipe, len(x), quality)
 
     def make():
-        frequencies, ring = spectra.ring_sample(x.shape[1])
+        frequencies, ring = frequency.ring_sample(x.shape[1])
         front = behind(model, quality)
         return {"frequency": frequencies, "ring": ring, "amplitude": np.array(parameters["amplitudes"]),
                 "margin": _margin(front, x, y),
@@ -42,7 +39,7 @@ def recompute_waves(parameters, kept, rng):
     """Yield units of what `waves` keeps: some images at one amplitude, and some of the waves."""
     recipe, model, x, y = units.case(parameters)
     units.as_made(parameters, _of_waves(recipe, len(x), parameters["quality"]))
-    frequencies, ring = spectra.ring_sample(x.shape[1])
+    frequencies, ring = frequency.ring_sample(x.shape[1])
     amplitudes, front = parameters["amplitudes"], behind(model, parameters["quality"])
     yield units.same("waves", kept, {"frequency": frequencies, "ring": ring, "amplitude": amplitudes})
     yield units.close("margins without a wave", kept, {"margin": _margin(front, x, y)}, rtol=1e-3, atol=1e-2)
@@ -58,7 +55,7 @@ def recompute_waves(parameters, kept, rng):
 def _of_waves(recipe, n, quality):
     size = datasets.load(recipe.dataset).x_test.shape[1]
     return _parameters(recipe, n) | {
-        "quality": quality, "frequencies": spectra.ring_sample(size)[0].tolist(),
+        "quality": quality, "frequencies": frequency.ring_sample(size)[0].tolist(),
         "amplitudes": list(AMPLITUDES[recipe.dataset]), "phases": frequency.PHASES}
 
 
@@ -87,9 +84,9 @@ def errors(recipe, *, n, amplitude):
 
     dict: frequency (K, 2), the whole half plane; wrong (N, K).
     """
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]
-    frequencies = spectra.half_plane(x.shape[1])
+    frequencies = frequency.half_plane(x.shape[1])
     return _cached("wave_errors", recipe, _of_errors(recipe, len(x), amplitude), lambda: {
         "frequency": frequencies, "wrong": _wrong(model, x, y, amplitude, frequencies)}, recompute_wave_errors, 2)
 
@@ -98,7 +95,7 @@ def recompute_wave_errors(parameters, kept, rng):
     """Yield units of what `errors` keeps: some images under some of the waves."""
     recipe, model, x, y = units.case(parameters)
     units.as_made(parameters, _of_errors(recipe, len(x), parameters["amplitude"]))
-    frequencies = spectra.half_plane(x.shape[1])
+    frequencies = frequency.half_plane(x.shape[1])
     yield units.same("waves", kept, {"frequency": frequencies})
     while True:
         rows, ks = proofs.sample(rng, len(x), 8), proofs.sample(rng, len(frequencies), 8)
@@ -116,15 +113,15 @@ def _wrong(model, x, y, amplitude, frequencies):
     return (margins <= 0).sum(axis=-1).astype(np.uint8)[:, 0]
 
 
-def least(recipe, *, n):
+def least_amplitudes(recipe, *, n):
     """Return the least amplitude of a wave that changes the class, at its worst phase.
 
     dict: frequency (K, 2) and ring (K,), the sample; l2 (N, K), 0 where the image is misclassified and inf
     where none up to HIGH changes it.
     """
-    data, (model, _) = datasets.load(recipe.dataset), training.load_or_train(recipe)
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]
-    frequencies, ring = spectra.ring_sample(x.shape[1])
+    frequencies, ring = frequency.ring_sample(x.shape[1])
     search = {"high": HIGH[recipe.dataset], "frequencies": frequencies, **SEARCH}
     return _cached("least_amplitude", recipe, _of_least(recipe, len(x)), lambda: {
         "frequency": frequencies, "ring": ring, "l2": frequency.minimal_norm_at(model, x, y, **search)},
@@ -135,7 +132,7 @@ def recompute_least_amplitude(parameters, kept, rng):
     """Yield units of what `least` keeps: some images under some of the waves, searched again."""
     recipe, model, x, y = units.case(parameters)
     units.as_made(parameters, _of_least(recipe, len(x)))
-    frequencies, ring = spectra.ring_sample(x.shape[1])
+    frequencies, ring = frequency.ring_sample(x.shape[1])
     yield units.same("waves", kept, {"frequency": frequencies, "ring": ring})
     right = gradients.logits(model, x).argmax(axis=1) == y
     yield units.holds("amplitudes", "0 stands where the network errs, and only there",
@@ -151,24 +148,24 @@ def recompute_least_amplitude(parameters, kept, rng):
 def _of_least(recipe, n):
     size = datasets.load(recipe.dataset).x_test.shape[1]
     return _parameters(recipe, n) | {"high": HIGH[recipe.dataset], "phases": frequency.PHASES, **SEARCH,
-                                     "frequencies": spectra.ring_sample(size)[0].tolist()}
+                                     "frequencies": frequency.ring_sample(size)[0].tolist()}
 
 
-def codec(dataset, quality, *, n, amplitude=1.0, contrast=0.5):
+def codec_waves(dataset, quality, *, n, amplitude=1.0, contrast=0.5):
     """Return what JPEG alone makes of waves of luminance, measured and predicted: a dict of arrays.
 
     Around the first n test images of a data set, their contrast reduced to this share (1: as they are),
     those of MNIST with a border of two pixels, so that their sides are multiples of 8. Arrays: frequency
-    (K, 2), ring (K,), matrix and energy, as in jpeg_gain.harmonic_matrix; predicted, (K, 8, 8), of
+    (K, 2), ring (K,), matrix and energy, as in frequency.harmonic_matrix; predicted, (K, 8, 8), of
     jpeg_gain's closed form for the gain of each DCT bin.
     """
     x = _bordered(dataset, n, contrast)
-    frequencies, ring = spectra.ring_sample(x.shape[1])
+    frequencies, ring = frequency.ring_sample(x.shape[1])
     parameters = {"dataset": dataset, "quality": quality, "n": len(x), "amplitude": amplitude,
                   "contrast": contrast, "frequencies": frequencies.tolist()}
 
     def make():
-        found = jpeg_gain.harmonic_matrix(x, quality, amplitude=amplitude, frequencies=frequencies)
+        found = frequency.harmonic_matrix(x, quality, amplitude=amplitude, frequencies=frequencies)
         return {"frequency": frequencies, "ring": ring, "matrix": found["matrix"].astype(np.complex64),
                 "energy": found["energy"], "predicted": _predicted(x, quality, amplitude, frequencies)}
 
@@ -182,10 +179,10 @@ def recompute_codec_waves(parameters, kept, rng):
     if parameters["n"] > len(datasets.load(dataset).y_test):
         raise store.NotHere(f"there are not so many test images of {dataset} here")
     x = _bordered(dataset, parameters["n"], parameters["contrast"])
-    frequencies, ring = spectra.ring_sample(x.shape[1])
+    frequencies, ring = frequency.ring_sample(x.shape[1])
     yield units.same("waves", kept, {"frequency": frequencies, "ring": ring})
     for k in rng.permutation(len(ring)):
-        now = jpeg_gain.harmonic_matrix(x, quality, amplitude=amplitude, frequencies=frequencies[k:k + 1])
+        now = frequency.harmonic_matrix(x, quality, amplitude=amplitude, frequencies=frequencies[k:k + 1])
         now["predicted"] = _predicted(x, quality, amplitude, frequencies[k:k + 1])
         yield units.close(f"wave {k}", {name: kept[name][k:k + 1] for name in now}, now, rtol=1e-3, atol=1e-3)
 
@@ -201,10 +198,10 @@ def _bordered(dataset, n, contrast):
 def _predicted(x, quality, amplitude, frequencies):
     """Return the predicted harmonic matrix of each of these waves, complex64 (K, 8, 8)."""
     def one(u, v):
-        unit = [spectra.fourier_basis(x.shape[1], u, v, phase) for phase in (0.1, 0.1 + np.pi / 2)]
-        delta = amplitude * np.stack(unit)[..., None] * spectra.checked_plane(0, x.shape[3])
-        gains = jpeg_gain.predicted(x, jpeg_gain.variances(delta.astype(np.float32)), quality)[0]
-        return jpeg_gain.harmonics_of(gains, [(u, v)], x.shape[1])[0]
+        unit = [frequency.fourier_basis(x.shape[1], u, v, phase) for phase in (0.1, 0.1 + np.pi / 2)]
+        delta = amplitude * np.stack(unit)[..., None] * frequency.checked_plane(0, x.shape[3])
+        gains = jpeg.predicted_gain(x, jpeg.variances(delta.astype(np.float32)), quality)[0]
+        return frequency.harmonics_of(gains, [(u, v)], x.shape[1])[0]
     return np.complex64([one(u, v) for u, v in frequencies])
 
 
@@ -219,7 +216,7 @@ def seeds(recipes, *, n):
     parameters = {"networks": [recipe.filename for recipe in recipes], "split": "test", "n": len(x)}
 
     def make():
-        profiles = [_power(training.load_or_train(recipe)[0], x, y) for recipe in recipes]
+        profiles = [_power(networks.load_or_train(recipe)[0], x, y) for recipe in recipes]
         return {"frequency": profiles[0][0], "power": np.stack([profile for _, profile in profiles])}
 
     def check(kept):
@@ -251,7 +248,7 @@ def recompute_gain_seeds(parameters, kept, rng):
 def _power(model, x, y):
     """Return (frequency, power), (R,) each: the radial profile of a network's luminance gain."""
     response = frequency.gain(model, x, y)
-    return spectra.radial_profile(np.square(np.abs(frequency.normalised(response)[:, 0])).mean(axis=0))
+    return frequency.radial_profile(np.square(np.abs(frequency.normalised(response)[:, 0])).mean(axis=0))
 
 
 def behind(model, quality):

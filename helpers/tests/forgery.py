@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pandas as pd
 
-from helpers.artifacts import store
+from helpers import networks as helpers_networks
+from helpers.artifacts import files, paths, store
 from helpers.networks import keras_files, training
 from helpers.study import verify
 
@@ -14,7 +15,7 @@ from helpers.study import verify
 def seal(path):
     """Give a changed file the record of an unchanged one."""
     record = json.loads(store.record_path(path).read_text("utf8"))
-    store.write_json(store.record_path(path), record | {"sha256": store.file_sha256(path)})
+    files.write_json(store.record_path(path), record | {"sha256": store.file_sha256(path)})
 
 
 def arrays(path, change):
@@ -35,9 +36,9 @@ def rows(path, change):
 
 def shipped(name):
     """Let what is kept ship; return the paths of the artifacts of this name."""
-    for path in store.MADE.glob("*"):
-        path.rename(store.SHIPPED / path.name)
-    return sorted(path for path in store.SHIPPED.glob(f"{name}-*") if path.suffix != ".json")
+    for path in paths.MADE.glob("*"):
+        path.rename(paths.SHIPPED / path.name)
+    return sorted(path for path in paths.SHIPPED.glob(f"{name}-*") if path.suffix != ".json")
 
 
 def networks(monkeypatch, *recipes):
@@ -49,12 +50,12 @@ def networks(monkeypatch, *recipes):
         if sha256 not in _loaded:
             _loaded[sha256] = keras_files.load(path)
         return _loaded[sha256]
-    store.SHIPPED.mkdir(parents=True, exist_ok=True)
+    paths.SHIPPED.mkdir(parents=True, exist_ok=True)
     for recipe in recipes:
-        for path in (store.ROOT / "data" / "shipped").glob(recipe.filename + "*"):
-            shutil.copy(path, store.SHIPPED)
+        for path in (paths.ROOT / "data" / "shipped").glob(recipe.filename + "*"):
+            shutil.copy(path, paths.SHIPPED)
     monkeypatch.setattr(training, "_network", load)
-    return [training.load_or_train(recipe)[0] for recipe in recipes]
+    return [helpers_networks.load_or_train(recipe)[0] for recipe in recipes]
 
 
 _loaded = {}

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from helpers import lock
-from helpers.artifacts import store
+from helpers.artifacts import paths
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
 CLEAN = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
@@ -24,9 +24,9 @@ def project(tmp_path):
     folder = tmp_path / "una carpeta ñ"
     (folder / "notebooks").mkdir(parents=True)
     for name in ("Makefile", "environment.yml"):
-        shutil.copy(store.ROOT / name, folder)
+        shutil.copy(paths.ROOT / name, folder)
     without = shutil.ignore_patterns("tests", "__pycache__")
-    shutil.copytree(store.ROOT / "helpers", folder / "helpers", ignore=without)
+    shutil.copytree(paths.ROOT / "helpers", folder / "helpers", ignore=without)
     for name in ("01_datos.ipynb", "02_entrenamiento.ipynb", "report.yaml", "informe.md", "references.bib"):
         (folder / "notebooks" / name).touch()
     return folder

@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.parametrize("given, loaded", [({}, "True"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "False")])
 def test_helpers_loads_tensorflow_with_onednn(given, loaded):
     environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
-    code = ("from helpers import models\n"
+    code = ("from helpers.networks import models\n"
             "from tensorflow.python.util import _pywrap_util_port as port\n"
             "print(port.IsMklEnabled())")
     done = subprocess.run([sys.executable, "-c", code], env=environment | given, capture_output=True, text=True)

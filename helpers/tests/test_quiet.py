@@ -10,7 +10,7 @@ def _run(code, **more):
 
 
 def test_tensorflow_is_loaded_and_used_without_a_word():
-    done = _run("from helpers import gradients\nimport tensorflow as tf\nprint(float(tf.reduce_sum(tf.ones(3))))")
+    done = _run("from helpers.attacks import gradients\nimport tensorflow as tf\nprint(float(tf.reduce_sum(tf.ones(3))))")
     assert (done.returncode, done.stdout, done.stderr) == (0, "3.0\n", "")
 
 

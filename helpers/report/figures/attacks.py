@@ -6,12 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from helpers.report import text
-from helpers.report.figures import common as plots
+from helpers.report.figures import common
 
 
 def perturbation(delta, ax, scale, title=None):
     """Draw a perturbation (H, W, C): 0 is mid-grey, ± scale are black and white; return ax."""
-    return plots.image(np.clip(0.5 + delta / (2 * scale), 0, 1), ax, title)
+    return common.image(np.clip(0.5 + delta / (2 * scale), 0, 1), ax, title)
 
 
 def ladder(images, deltas, captions, wrong, scale, axes):
@@ -21,7 +21,7 @@ def ladder(images, deltas, captions, wrong, scale, axes):
     scale: of all perturbations of the row.
     """
     for (top, bottom), image, delta, caption, bold in zip(axes.T, images, deltas, captions, wrong, strict=True):
-        plots.image(image, top, caption)
+        common.image(image, top, caption)
         top.title.set(fontsize=6, fontweight="bold" if bold else "normal")
         perturbation(delta, bottom, scale)
     return axes
@@ -30,13 +30,13 @@ def ladder(images, deltas, captions, wrong, scale, axes):
 def accuracy_curve(eps, correct, ax, kind, label=None, interval=None):
     """Draw accuracy against eps with its 95 % band; return ax.
 
-    correct: (K, n) booleans. kind: of plots.COLORS. interval(correct, n) -> (low, high).
+    correct: (K, n) booleans. kind: of figures.COLORS. interval(correct, n) -> (low, high).
     """
     share, n = correct.mean(axis=1), correct.shape[1]
     low, high = zip(*(interval(total, n) for total in correct.sum(axis=1)), strict=True)
-    ax.fill_between(eps, low, high, color=plots.COLORS[kind], alpha=0.2, linewidth=0)
-    ax.plot(eps, share, color=plots.COLORS[kind], linestyle=plots.LINES[kind], label=label,
-            marker=plots.MARKERS[kind], markersize=3)
+    ax.fill_between(eps, low, high, color=common.COLORS[kind], alpha=0.2, linewidth=0)
+    ax.plot(eps, share, color=common.COLORS[kind], linestyle=common.LINES[kind], label=label,
+            marker=common.MARKERS[kind], markersize=3)
     return ax
 
 
@@ -60,8 +60,8 @@ def radius_axis(ax, eps, dataset, norm, narrow=False):
     ax.set_xticks(ticks, labels)
     ax.minorticks_off()
     ax.set(ylim=(-0.02, 1.02), xlim=(0, 1.05 * max(eps)))
-    plots.percent_axis(ax.yaxis)
-    return plots.decorate(ax, xlabel=name)
+    common.percent_axis(ax.yaxis)
+    return common.decorate(ax, xlabel=name)
 
 
 def chance(ax, level, grey=None):
@@ -72,7 +72,7 @@ def chance(ax, level, grey=None):
     return ax
 
 
-def class_grid(images, names, width=plots.WIDTH):
+def class_grid(images, names, width=common.WIDTH):
     """Draw a 10 × 10 grid of images: row for the true class, column for the target; return the axes.
 
     images: (10, 10, H, W, C), None where there is none. The diagonal, the originals, is framed.
@@ -84,10 +84,10 @@ def class_grid(images, names, width=plots.WIDTH):
             if images[i][j] is None:
                 ax.axis("off")
                 continue
-            plots.image(images[i][j], ax)
+            common.image(images[i][j], ax)
             if i == j:
                 for spine in ax.spines.values():
-                    spine.set(linewidth=1.8, color=plots.COLORS["fgsm"])
+                    spine.set(linewidth=1.8, color=common.COLORS["fgsm"])
         row[0].set_ylabel(names[i], rotation=0, ha="right", va="center", fontsize=7)
     for j, ax in enumerate(axes[0]):
         ax.set_title(names[j], fontsize=7, pad=5, rotation=0 if len(names[j]) < 3 else 90)
@@ -101,9 +101,9 @@ def cumulative(values, ax, kind, label=None, linestyle=None, color=None):
     values = np.sort(np.asarray(values, float))
     finite = values[np.isfinite(values)]
     ax.step(np.r_[0, finite], np.arange(len(finite) + 1) / len(values), where="post", label=label,
-            color=color or plots.COLORS[kind], linestyle=linestyle or plots.LINES[kind])
+            color=color or common.COLORS[kind], linestyle=linestyle or common.LINES[kind])
     ax.set(ylim=(0, 1.02), xlim=(0, 1.02 * ax.dataLim.x1 or None))  # of this curve and those before
-    plots.percent_axis(ax.yaxis)
+    common.percent_axis(ax.yaxis)
     return ax
 
 
@@ -122,9 +122,9 @@ def matrix(shares, rows, columns, ax):
 def growth(grown, axes, kind, label, interval):
     """Draw distance and transfer against the confidence asked for, on two axes; return them.
 
-    grown: of robustness.confidence_growth. interval(correct, n) -> (low, high).
+    grown: of under_attack.confidence_growth. interval(correct, n) -> (low, high).
     """
-    style = {"color": plots.COLORS[kind], "linestyle": plots.LINES[kind], "marker": plots.MARKERS[kind],
+    style = {"color": common.COLORS[kind], "linestyle": common.LINES[kind], "marker": common.MARKERS[kind],
              "markersize": 3}
     confidence, found = grown["confidence"], np.where(np.isfinite(grown["l2"]), grown["l2"], np.nan)
     low, middle, high = np.nanpercentile(found, [25, 50, 75], axis=1)
@@ -135,6 +135,6 @@ def growth(grown, axes, kind, label, interval):
     low, high = zip(*map(interval, hits, n), strict=True)
     axes[1].fill_between(confidence, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axes[1].plot(confidence, hits / n, **style)
-    plots.percent_axis(axes[1].yaxis)
-    plots.decorate(axes[1], xlabel="confianza $\\kappa$ (logits)")
+    common.percent_axis(axes[1].yaxis)
+    common.decorate(axes[1], xlabel="confianza $\\kappa$ (logits)")
     return axes

@@ -58,8 +58,8 @@ def style():
 
 def decorate(ax, xlabel=None, ylabel=None, title=None):
     """Set labels (with their units) and title; return ax."""
-    ax.set(**{key: text for key, text in
-              {"xlabel": xlabel, "ylabel": ylabel, "title": title}.items() if text is not None})
+    ax.set(**{key: words for key, words in
+              {"xlabel": xlabel, "ylabel": ylabel, "title": title}.items() if words is not None})
     return ax
 
 
@@ -175,7 +175,7 @@ def probability_bars(p, y, names, ax, top=3):
 def reliability(table, ax, color):
     """Draw accuracy against confidence, with intervals and the diagonal; return ax.
 
-    table: of evaluation.reliability. A dot's area grows with the number of its images.
+    table: of accuracy.reliability. A dot's area grows with the number of its images.
     """
     ax.plot([0, 1], [0, 1], color="black", linewidth=0.7, linestyle=":")
     error = np.abs(table[["accuracy_low", "accuracy_high"]].to_numpy().T - table.accuracy.to_numpy())
@@ -196,7 +196,7 @@ def margin_density(margins, ax, kind, label):
 def architecture(blocks, ax, color):
     """Draw a network as boxes: height for the side of its maps, width for their number; return ax.
 
-    blocks: of models.blocks, rows (name, shape, parameters).
+    blocks: of networks.blocks, rows (name, shape, parameters).
     """
     x, tallest = 0.0, max(shape[0] for _, shape, _ in blocks if len(shape) == 3)
     for name, shape, parameters in blocks:

@@ -7,9 +7,9 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.lines import Line2D
 
 from helpers.report import text
-from helpers.report.figures import attacks as attack_plots, common as plots
+from helpers.report.figures import attacks, common
 
-MARKERS = "osD^vPX*"
+_MARKERS = "osD^vPX*"
 
 
 def quality_style(quality, qualities):
@@ -20,7 +20,7 @@ def quality_style(quality, qualities):
     k = known.index(quality)
     shade = 0.25 + 0.65 * k / max(len(known) - 1, 1)
     return {"color": (0.85 * (1 - shade), 0.95 - 0.62 * shade, 0.92 - 0.42 * shade), "linestyle": "-",
-            "marker": MARKERS[k % len(MARKERS)], "markersize": 3}
+            "marker": _MARKERS[k % len(_MARKERS)], "markersize": 3}
 
 
 def quality_label(quality):
@@ -28,20 +28,20 @@ def quality_label(quality):
     return f"q = {quality}" if quality else "sin JPEG"
 
 
-def plane(values, ax, title=None, high=255):
+def colour_plane(values, ax, title=None, high=255):
     """Draw a plane (H, W) of numbers from 0 to high, without ticks; return ax."""
-    return plots.image(values / high, ax, title)
+    return common.image(values / high, ax, title)
 
 
 def coefficients(blocks, ax, title=None):
     """Draw the DCT (rows, columns, 8, 8) of a plane, each block in its place, by the logarithm; return ax."""
     rows, columns = blocks.shape[:2]
     joined = blocks.transpose(0, 2, 1, 3).reshape(8 * rows, 8 * columns)
-    plane(np.log10(1 + np.abs(joined)), ax, title, np.log10(1 + 1024))
+    colour_plane(np.log10(1 + np.abs(joined)), ax, title, np.log10(1 + 1024))
     for k in range(1, rows):
-        ax.axhline(8 * k - 0.5, color=plots.COLORS["data"], linewidth=0.4)
+        ax.axhline(8 * k - 0.5, color=common.COLORS["data"], linewidth=0.4)
     for k in range(1, columns):
-        ax.axvline(8 * k - 0.5, color=plots.COLORS["data"], linewidth=0.4)
+        ax.axvline(8 * k - 0.5, color=common.COLORS["data"], linewidth=0.4)
     return ax
 
 
@@ -66,19 +66,19 @@ def dct_axes(ax, title=None):
     """Label the axes of an (8, 8) map of DCT bins; return ax."""
     ax.set_xticks([0, 7])
     ax.set_yticks([0, 7])
-    return plots.decorate(ax, "$v$", "$u$", title)
+    return common.decorate(ax, "$v$", "$u$", title)
 
 
 def quality_curve(quality, right, ax, kind, interval, label=None):
     """Draw the share of right answers against quality, with its 95 % band; return ax.
 
-    right: (Q, N) booleans, of qualities from 1 on. kind: of plots.COLORS.
+    right: (Q, N) booleans, of qualities from 1 on. kind: of figures.COLORS.
     """
-    attack_plots.accuracy_curve(quality, right, ax, kind, label, interval)
+    attacks.accuracy_curve(quality, right, ax, kind, label, interval)
     ax.lines[-1].set_markevery(4)
-    plots.percent_axis(ax.yaxis)
+    common.percent_axis(ax.yaxis)
     ax.set(ylim=(-0.02, 1.02), xlim=(0, 101))
-    return plots.decorate(ax, xlabel="calidad $q$")
+    return common.decorate(ax, xlabel="calidad $q$")
 
 
 def curves_by_quality(eps, right, qualities, ax, interval):
@@ -98,16 +98,16 @@ def curves_by_quality(eps, right, qualities, ax, interval):
 
 def spectrum(frequency, before, after, ax, kind, label):
     """Draw the energy in each ring of radial frequency, before JPEG (line) and after (rays); return ax."""
-    style = {"color": plots.COLORS[kind], "marker": plots.MARKERS[kind], "markersize": 3}
+    style = {"color": common.COLORS[kind], "marker": common.MARKERS[kind], "markersize": 3}
     ax.plot(frequency, before, linestyle="-", label=label, **style)
     ax.plot(frequency, after, linestyle="--", markerfacecolor="white", **style)
     ax.set_yscale("log")
-    return plots.decorate(ax, xlabel="frecuencia radial (ciclos por píxel)")
+    return common.decorate(ax, xlabel="frecuencia radial (ciclos por píxel)")
 
 
 def before_and_after(fig, kinds):
     """Add to a figure the legend of `spectrum`: what each colour is, and line and rays; return it."""
-    handles = [Line2D([], [], color=plots.COLORS[kind], marker=plots.MARKERS[kind], markersize=3,
+    handles = [Line2D([], [], color=common.COLORS[kind], marker=common.MARKERS[kind], markersize=3,
                       label=text.ATTACKS[kind]) for kind in kinds]
     handles += [Line2D([], [], color="0.3", linestyle=line, label=label)
                 for line, label in (("-", "antes de JPEG"), ("--", "después"))]

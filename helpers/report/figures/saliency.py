@@ -4,8 +4,8 @@ As in plots.py, functions take data and axes, draw, and return the axes.
 """
 import numpy as np
 
-from helpers.report.figures import common as plots
-from helpers.study import accuracy as evaluation
+from helpers.report.figures import common
+from helpers.statistics import intervals
 
 
 def overlay(x, values, ax, title=None, high=None):
@@ -14,7 +14,7 @@ def overlay(x, values, ax, title=None, high=None):
     high: the value of full colour; give maps that are compared the same. None: the map's own largest.
     """
     grey = x.mean(axis=2)
-    plots.image(np.repeat(grey[..., None], 3, axis=2), ax, title)
+    common.image(np.repeat(grey[..., None], 3, axis=2), ax, title)
     high = high or max(float(values.max()), 1e-12)
     share = np.clip(values / high, 0, 1)
     ax.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.6 * share)
@@ -28,7 +28,7 @@ def signed(values, ax, title=None, high=None):
     """
     values = values.sum(axis=2)
     high = high or max(float(np.abs(values).max()), 1e-12)
-    plots.image(np.zeros((*values.shape, 1)), ax, title)
+    common.image(np.zeros((*values.shape, 1)), ax, title)
     ax.imshow(values, cmap="cividis", vmin=-high, vmax=high)
     return ax
 
@@ -41,7 +41,7 @@ def before_after(images, maps, titles, axes):
     high = max(float(values.max()) for values in maps if values is not None)
     for x, values, title, ax in zip(images, maps, titles, axes, strict=True):
         if values is None:
-            plots.image(x, ax, title)
+            common.image(x, ax, title)
         else:
             overlay(x, values, ax, title, high or 1)
         ax.title.set_fontsize(6)
@@ -50,11 +50,11 @@ def before_after(images, maps, titles, axes):
 
 def similarity(count, values, ax, kind, label):
     """Draw the mean similarity (P, n) against the number of random layers (P,), with its 95 % band; return ax."""
-    middle, low, high = np.transpose([evaluation.mean(row) for row in values])
-    ax.plot(count, middle, color=plots.COLORS[kind], linestyle=plots.LINES[kind], marker=plots.MARKERS[kind],
+    middle, low, high = np.transpose([intervals.mean(row) for row in values])
+    ax.plot(count, middle, color=common.COLORS[kind], linestyle=common.LINES[kind], marker=common.MARKERS[kind],
             markersize=3, label=label)
-    ax.fill_between(count, low, high, color=plots.COLORS[kind], alpha=0.2, linewidth=0)
-    return plots.decorate(ax, "capas al azar")
+    ax.fill_between(count, low, high, color=common.COLORS[kind], alpha=0.2, linewidth=0)
+    return common.decorate(ax, "capas al azar")
 
 
 def dots(rows, values, ax, kind, label, offset=0.0):
@@ -64,8 +64,8 @@ def dots(rows, values, ax, kind, label, offset=0.0):
     """
     middle, low, high = np.transpose(values)
     at = np.arange(len(rows)) + offset
-    ax.errorbar(middle, at, xerr=[middle - low, high - middle], fmt=plots.MARKERS[kind], markersize=3.5, linewidth=1,
-                color=plots.COLORS[kind], label=label)
+    ax.errorbar(middle, at, xerr=[middle - low, high - middle], fmt=common.MARKERS[kind], markersize=3.5, linewidth=1,
+                color=common.COLORS[kind], label=label)
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     return ax

@@ -1,4 +1,4 @@
--- For the report: its front page, numbered equations, figures side by side, and the alternative texts that pandoc's
+-- For the report: its front page, figures side by side, and the alternative texts that pandoc's
 -- Typst writer leaves out.
 
 local function quoted(text)
@@ -19,14 +19,6 @@ local function mathematics(math)
   local block = math.mathtype == 'DisplayMath'
   return pandoc.RawInline('typst', '#math.equation(block: ' .. tostring(block) .. ', alt: ' .. quoted(math.text) ..
     ', ' .. typst(math) .. ')')
-end
-
--- ::: {.equation #eq:x}: the formula, and its number in a paragraph of its own.
-local function equation(div)
-  if not div.classes:includes 'equation' then return nil end
-  local number = pandoc.utils.stringify(div.content[2])
-  return {pandoc.RawBlock('typst', '#grid(columns: (3em, 1fr, 3em), align: (left + horizon, center + horizon, ' ..
-      'right + horizon), [], ['), div.content[1], pandoc.RawBlock('typst', '], [' .. number .. ']) <' .. div.identifier .. '>')}
 end
 
 -- Columns of a table too wide for its page: each has room for its longest word, and more the more it has to say.
@@ -139,7 +131,7 @@ function Pandoc(doc)
   doc.blocks = pairs_of_figures(doc.blocks)
   if FORMAT:match 'typst' then
     doc.meta['author-strings'], doc.meta['keyword-strings'] = strings(doc.meta.author), strings(doc.meta.keywords)
-    return doc:walk{Div = equation, Table = laid}:walk{Image = image, Math = mathematics}
+    return doc:walk{Table = laid}:walk{Image = image, Math = mathematics}
   end
   doc.meta = front(doc.meta)
   return doc

@@ -53,6 +53,14 @@ local function raw_block(el)
   return shown and shown.t and pandoc.Plain{shown} or shown
 end
 
+-- ::: {.equation #eq:x}: the formula, and its number in a paragraph of its own.
+local function equation(div)
+  if not (FORMAT:match 'typst' and div.classes:includes 'equation') then return nil end
+  local number = pandoc.utils.stringify(div.content[2])
+  return {pandoc.RawBlock('typst', '#grid(columns: (3em, 1fr, 3em), align: (left + horizon, center + horizon, ' ..
+      'right + horizon), [], ['), div.content[1], pandoc.RawBlock('typst', '], [' .. number .. ']) <' .. div.identifier .. '>')}
+end
+
 -- In a title or a name, @someone is no citation.
 local function uncited(value)
   local kind = pandoc.utils.type(value)
@@ -67,4 +75,4 @@ local function front(meta)
   return meta
 end
 
-return {{Image = image, Link = link, RawInline = raw, RawBlock = raw_block, Meta = front}}
+return {{Image = image, Link = link, RawInline = raw, RawBlock = raw_block, Meta = front, Div = equation}}

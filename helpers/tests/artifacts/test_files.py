@@ -11,12 +11,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from helpers.artifacts import files, store
+from helpers.artifacts import files, paths, store
 
 KILLED_WHILE_SAVING = """
 import os, signal, sys
 from pathlib import Path
-from helpers import files
+from helpers.artifacts import files
 with files.atomic(Path(sys.argv[1])) as partial:
     partial.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -26,7 +26,7 @@ with files.atomic(Path(sys.argv[1])) as partial:
 def test_what_a_killed_process_left_is_swept_at_the_next_start(made):
     made.mkdir()
     child = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, str(made / "network.x.keras")],
-                           cwd=store.ROOT)
+                           cwd=paths.ROOT)
     left, = made.iterdir()
     assert child.returncode == -signal.SIGKILL and left.name.endswith(".part.keras")
     assert store.find("anything.npz") is None  # the first look of a process

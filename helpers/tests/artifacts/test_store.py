@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.artifacts import store
+from helpers.artifacts import files, paths, store
 
 
 def _counter(value):
@@ -71,7 +71,7 @@ def test_atomic_keeps_the_old_file_on_failure(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises(RuntimeError):
-        with store.atomic(path) as partial:
+        with files.atomic(path) as partial:
             partial.write_text("new, but half")
             raise RuntimeError
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.txt"]
@@ -114,17 +114,17 @@ def test_fresh_recomputes_what_is_older(made, monkeypatch):
 
 def test_shipped_artifacts_are_read_and_never_written(made):
     store.cached("thing", {}, lambda: {"a": np.ones(3)})
-    made.rename(store.SHIPPED)
-    before = {path: path.stat().st_mtime_ns for path in store.SHIPPED.iterdir()}
+    made.rename(paths.SHIPPED)
+    before = {path: path.stat().st_mtime_ns for path in paths.SHIPPED.iterdir()}
     make, calls = _counter({"a": np.zeros(3)})
     assert store.cached("thing", {}, make)["a"].sum() == 3 and not calls
-    assert {path: path.stat().st_mtime_ns for path in store.SHIPPED.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in paths.SHIPPED.iterdir()} == before
 
 
 def _kept(value=np.arange(3.0)):
     """Keep an artifact; return its path and record."""
     store.cached("thing", {}, lambda: {"a": value})
-    path = next(store.MADE.glob("*.npz"))
+    path = next(paths.MADE.glob("*.npz"))
     return path, json.loads(store.record_path(path).read_text())
 
 
@@ -167,11 +167,11 @@ def test_only_what_was_made_here_is_said_to_be_deleted(made):
     path.write_bytes(b"other")
     with pytest.raises(ValueError, match="Delete it"):
         store.cached("thing", {}, lambda: None)
-    made.rename(store.SHIPPED)
+    made.rename(paths.SHIPPED)
     with pytest.raises(ValueError, match="git checkout"):
         store.cached("thing", {}, lambda: None)
-    assert "elete" not in str(store.damaged(store.ROOT / "mine.keras", "cut"))
-    assert "elete" not in str(store.damaged(store.MADE / "mine.keras", "cut"))  # it has no name of ours
+    assert "elete" not in str(store.damaged(paths.ROOT / "mine.keras", "cut"))
+    assert "elete" not in str(store.damaged(paths.MADE / "mine.keras", "cut"))  # it has no name of ours
 
 
 def test_an_artifact_of_gigabytes_is_refused_before_it_is_read(made, monkeypatch):
@@ -183,7 +183,7 @@ def test_an_artifact_of_gigabytes_is_refused_before_it_is_read(made, monkeypatch
 
 
 def test_all_that_ships_has_a_sound_record():
-    records = [path for path in store.SHIPPED.iterdir() if path.suffix == ".json"]
+    records = [path for path in paths.SHIPPED.iterdir() if path.suffix == ".json"]
     assert len(records) > 100
     for path in records:
         assert store.read_record(path.with_suffix(""))["made"] < 1.9e9
@@ -230,8 +230,8 @@ def test_what_is_cut_is_checked_and_no_stale_or_damaged_one_is(made, monkeypatch
 def test_what_ships_is_read_alone_and_nothing_is_made(made, monkeypatch):
     store.cached("thing", {"n": 1}, lambda: {"a": np.ones(3)})
     record, = made.glob("*.json")
-    store.write_json(record, json.loads(record.read_text("utf8")) | {"made": 1e9})
-    made.rename(store.SHIPPED)
+    files.write_json(record, json.loads(record.read_text("utf8")) | {"made": 1e9})
+    made.rename(paths.SHIPPED)
     monkeypatch.setenv("FRESH", "1")
     make, calls = _counter({"a": np.zeros(3)})
     assert store.cached("thing", {"n": 1}, make)["a"].sum() == 0 and len(calls) == 1  # FRESH

@@ -13,9 +13,10 @@ import nbformat
 import pytest
 from distributed import Client
 
-from helpers.artifacts import store, sweeps
-from helpers.report import parameters
+from helpers.artifacts import paths, progress, store, sweeps
 from helpers.artifacts.sweeps import Job
+from helpers.report import grid as report_grid
+from helpers.report import parameters
 
 WORK = """
 import os, sys, time
@@ -43,12 +44,12 @@ def odd(kind):
 SWEEP = """
 import sys
 from pathlib import Path
-from helpers import store, sweeps
+from helpers.artifacts import paths, sweeps
 import sweep_work
 
 if __name__ == "__main__":
     folder, wait = Path(sys.argv[1]), float(sys.argv[2])
-    store.MADE, store.SHIPPED = folder.parent / "made", folder.parent / "shipped"
+    paths.MADE, paths.SHIPPED = folder.parent / "made", folder.parent / "shipped"
     jobs = [sweeps.Job("square", sweep_work.square, {"number": number, "folder": str(folder), "wait": wait})
             for number in range(6)]
     print([int(value["square"]) for value in sweeps.run(jobs, workers=1)])
@@ -60,7 +61,7 @@ def square(tmp_path, monkeypatch):
     """A function in a module that workers can import, and the folder where it says what it does."""
     (tmp_path / "sweep_work.py").write_text(WORK)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(store.ROOT)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(paths.ROOT)]))
     folder = tmp_path / "said"
     folder.mkdir()
     import sweep_work
@@ -177,7 +178,7 @@ def test_a_scheduler_without_workers_is_said_and_its_end_too(made, square, tmp_p
     address, (scheduler,) = _cluster(tmp_path, 0)
     said = []
     monkeypatch.setattr(sweeps, "PATIENCE", 0.5)
-    monkeypatch.setattr(sweeps.tqdm, "write", lambda _, text: said.append(text) or scheduler.kill())
+    monkeypatch.setattr(progress.tqdm, "write", lambda _, text: said.append(text) or scheduler.kill())
     with Client(address, timeout="60s", set_as_default=False):
         pass  # it listens
     try:
@@ -254,8 +255,8 @@ def test_a_claim_is_held_by_one_and_given_back(tmp_path):
     place = tmp_path / "folder" / "result.ipynb"
     claim = sweeps._claim(place)
     assert claim and sweeps._claim(place) is None and sweeps._claim(tmp_path / "folder" / "other.ipynb")
-    other = "import sys; from pathlib import Path; from helpers import sweeps; sys.exit(sweeps._claim(Path(sys.argv[1])) is None)"
-    ask = lambda: subprocess.run([sys.executable, "-c", other, str(place)], cwd=store.ROOT).returncode
+    other = "import sys; from pathlib import Path; from helpers.artifacts import sweeps; sys.exit(sweeps._claim(Path(sys.argv[1])) is None)"
+    ask = lambda: subprocess.run([sys.executable, "-c", other, str(place)], cwd=paths.ROOT).returncode
     assert ask() == 1
     sweeps._release(claim)
     assert ask() == 0 and sweeps._claim(place)  # of the dead process, only the file is left
@@ -270,18 +271,18 @@ def _notebook(path):
 
 
 def test_a_notebook_over_a_grid_is_named_by_its_parameters(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeps, "FOLDER", tmp_path / "sweep")
+    monkeypatch.setattr(report_grid, "FOLDER", tmp_path / "sweep")
     path = _notebook(tmp_path / "little.ipynb")
-    results = sweeps.notebooks(path, {"a": [1, 2], "b": ["y"]}, workers=2)
+    results = report_grid.notebooks(path, {"a": [1, 2], "b": ["y"]}, workers=2)
     assert [result.name.rpartition("-")[0] for result in results] == ["little-a=1-b=y", "little-a=2-b=y"]
     printed = [cell.outputs[0].text for result in results
                for cell in nbformat.read(result, 4).cells if cell.cell_type == "code" and cell.outputs]
     assert printed == ["1 y\n", "2 y\n"]
     times = [result.stat().st_mtime_ns for result in results]
     with pytest.raises(RuntimeError, match="1 of 1 jobs failed"):
-        sweeps.notebooks(path, {"a": [1, 2, 3], "b": ["y"]}, workers=1)
+        report_grid.notebooks(path, {"a": [1, 2, 3], "b": ["y"]}, workers=1)
     assert [result.stat().st_mtime_ns for result in results] == times  # not run again
-    assert len(list(sweeps.FOLDER.iterdir())) == 2                     # nothing half written
+    assert len(list(report_grid.FOLDER.iterdir())) == 2                     # nothing half written
 
 
 @pytest.mark.parametrize("grid, message", [
@@ -291,19 +292,19 @@ def test_a_notebook_over_a_grid_is_named_by_its_parameters(tmp_path, monkeypatch
     ({"a": [datetime.date(2026, 1, 1)]}, "a grid must hold numbers"), ({"bb": [1]}, r"has no parameter bb .did you mean b\?.")])
 def test_a_grid_that_does_not_fit_is_refused(tmp_path, grid, message):
     with pytest.raises(ValueError, match=message):
-        sweeps.notebooks(_notebook(tmp_path / "little.ipynb"), grid)
+        report_grid.notebooks(_notebook(tmp_path / "little.ipynb"), grid)
 
 
 def test_a_point_that_the_notebook_would_refuse_is_refused_before_any_runs():
     for grid, message in (({"epochs": [1, 2, -1]}, "epochs must be .*got -1"), ({"n_test": [10, 10_001]}, "n_test must be"),
                           ({"seed": [0, True]}, "seed must be")):
         with pytest.raises(ValueError, match=message):
-            sweeps.notebooks(parameters.NOTEBOOKS / "01_datos.ipynb", grid)
+            report_grid.notebooks(parameters.NOTEBOOKS / "01_datos.ipynb", grid)
 
 
 def test_the_command_says_what_is_missing(tmp_path):
     run = lambda **given: subprocess.run([sys.executable, "-m", "helpers.artifacts.sweeps"], capture_output=True, text=True,
-                                         cwd=store.ROOT, env={**os.environ, "NOTEBOOK": "", "GRID": "", **given})
+                                         cwd=paths.ROOT, env={**os.environ, "NOTEBOOK": "", "GRID": "", **given})
     assert "needs NOTEBOOK=" in run().stderr
     assert "not a readable YAML" in run(NOTEBOOK="notebooks/01_datos.ipynb", GRID=str(tmp_path / "no.yaml")).stderr
     grid = Path(tmp_path, "grid.yaml")

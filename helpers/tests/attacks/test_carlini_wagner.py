@@ -3,11 +3,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers.artifacts import store
-from helpers.attacks import carlini_wagner, fgsm_pgd as attacks, gradients
-from helpers.datasets import loading as datasets
-from helpers.networks import training
-from helpers.study import accuracy as evaluation, under_attack as robustness
+from helpers import attacks, datasets, networks
+from helpers.artifacts import paths
+from helpers.attacks import carlini_wagner, gradients
+from helpers.study import under_attack
 
 N, SHAPE, CLASSES = 12, (6, 6, 3), 4
 QUICK = {"max_iterations": 200, "binary_search_steps": 3}
@@ -34,7 +33,7 @@ def _exact(W, x, y):
 @pytest.fixture(scope="module")
 def lenet():
     """The shipped LeNet of MNIST with six images that it has right."""
-    model, _, _ = training.read_network(store.SHIPPED / training.RECIPES["mnist", "lenet"].filename)
+    model, _, _ = networks.read_network(paths.SHIPPED / networks.RECIPES["mnist", "lenet"].filename)
     data = datasets.load("mnist")
     right = np.flatnonzero(gradients.logits(model, data.x_test[:50]).argmax(1) == data.y_test[:50])[:6]
     return model, data.x_test[right], data.y_test[right]
@@ -79,7 +78,7 @@ def test_confidence_is_the_gap_and_costs_distance(lenet):
     before = np.zeros(len(x))
     for confidence in (0, 2, 8.0):
         x_adv = attacks.carlini_wagner(model, x, y, confidence=confidence, **QUICK)
-        assert (evaluation.margins(gradients.logits(model, x_adv), y) <= -confidence).all()
+        assert (gradients.margins(gradients.logits(model, x_adv), y) <= -confidence).all()
         assert (attacks.l2(x_adv - x) > before).all()
         before = attacks.l2(x_adv - x)
 
@@ -153,7 +152,7 @@ def test_rounding_to_8_bits_is_reported(lenet):
     x_adv = attacks.carlini_wagner(model, x, y, **QUICK)
     rounded = np.round(x_adv * 255) / np.float32(255)
     share = np.mean(gradients.logits(model, rounded).argmax(axis=1) != y)
-    assert robustness.success_after_rounding(x_adv, y, model) == share
+    assert under_attack.success_after_rounding(x_adv, y, model) == share
 
 
 @pytest.mark.parametrize("name, value", [

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers.attacks import carlini_wagner, fgsm_pgd as attacks, gradients
+from helpers import attacks
+from helpers.attacks import carlini_wagner, gradients
 from helpers.networks import models
-from helpers.study import accuracy as evaluation
 
 N, SHAPE, CLASSES = 20, (6, 6, 3), 4
 NORMS, LOSSES = attacks.NORMS, ("cross_entropy", "margin")
@@ -44,7 +44,7 @@ def _answers(model, x):
 
 
 def _F(model, x, y):
-    return evaluation.margins(gradients.logits(model, x), y)
+    return gradients.margins(gradients.logits(model, x), y)
 
 
 def _norms(x_adv, x, norm):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers.attacks import fgsm_pgd as attacks, float64, gradients
+from helpers import attacks
+from helpers.attacks import float64, gradients
 from helpers.networks import models
 
 
@@ -56,7 +57,7 @@ def test_fgsm_is_that_of_float32_where_nothing_is_masked(norm, eps):
     model = models.lenet((12, 12, 1), num_classes=5)
     x = np.random.default_rng(0).uniform(0.2, 0.8, (20, 12, 12, 1)).astype(np.float32)
     y = np.arange(20) % 5
-    x_adv = float64.fgsm(float64.copy(model), x, y, eps=eps, norm=norm)
+    x_adv = attacks.fgsm(float64.copy(model), x, y, eps=eps, norm=norm)
     narrow = attacks.fgsm(model, x, y, eps=eps, norm=norm)
     assert x_adv.dtype == np.float32 and (np.abs(x_adv - narrow) < 1e-4).mean() > 0.999
 
@@ -66,7 +67,7 @@ def test_a_constant_model_is_not_divided_by_zero():
     constant = lambda images: 0 * tf.reduce_sum(images, axis=(1, 2)) + tf.zeros(3, tf.float64)
     for norm in (np.inf, 2):
         with pytest.warns(gradients.ZeroGradient):
-            assert np.array_equal(float64.fgsm(constant, x, np.array([0, 1]), eps=0.3, norm=norm), x)
+            assert np.array_equal(attacks.fgsm(constant, x, np.array([0, 1]), eps=0.3, norm=norm), x)
 
 
 @pytest.mark.parametrize("change, words", [
@@ -77,7 +78,7 @@ def test_what_does_not_fit_is_refused(change, words):
     linear = lambda images: tf.reshape(images, (-1, 16))[:, :3]
     given = {"model": linear, "x": np.full((2, 4, 4, 1), 0.5, np.float32), "y": np.array([0, 1]), "eps": 0.1} | change
     with pytest.raises(ValueError, match=words):
-        float64.fgsm(**given)
+        attacks.fgsm(**given)
 
 
 def test_only_keras_models_are_copied():

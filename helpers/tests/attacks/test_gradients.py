@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers.attacks import fgsm_pgd as attacks, gradients, square
-from helpers.frequency import response as frequency
-from helpers.jpeg import gain as jpeg_gain
-from helpers.saliency import maps as saliency
-from helpers.study import accuracy as evaluation, behind_jpeg as defense
+from helpers import attacks, frequency, jpeg, saliency
+from helpers.attacks import gradients
+from helpers.study import behind_jpeg
 
 N, SHAPE, CLASSES = 20, (8, 8, 1), 4
 WEIGHTS = np.random.default_rng(0).normal(0, 1, (64, CLASSES)).astype(np.float32)
@@ -23,13 +21,13 @@ FOLLOWING = {  # all that follow a gradient
     "least fgsm": functools.partial(attacks.minimal_norm, attack="fgsm", high=0.5),
     "least pgd": functools.partial(attacks.minimal_norm, attack="pgd", high=0.5, nb_iter=3),
     "carlini_wagner": functools.partial(attacks.carlini_wagner, max_iterations=20, binary_search_steps=1),
-    "confined": functools.partial(defense.confined, passing=[np.ones((8, 8))], eps=0.1)}
+    "confined": functools.partial(behind_jpeg.confined, passing=[np.ones((8, 8))], eps=0.1)}
 SPEAKING = FOLLOWING | {  # and all that say something of one
     "gain": lambda model, x, y: frequency.gain(model, x, y),
-    "linear margin": lambda model, x, y: jpeg_gain.linear_margin(model, x, y, 0 * x),
+    "linear margin": lambda model, x, y: jpeg.linear_margin(model, x, y, 0 * x),
     "slopes": lambda model, x, y: gradients.slopes(model, *gradients.checked(model, x, y))}
 ASKING = {"logits": lambda model, x, y: gradients.logits(model, x),
-          "square": functools.partial(square.square, eps=0.1, nb_iter=5)}
+          "square": functools.partial(attacks.square, eps=0.1, nb_iter=5)}
 
 
 def _images(n=N):
@@ -176,8 +174,8 @@ OUTSIDE = {"predict": _predict, "NumPy only": lambda x: x.reshape(len(x), -1).do
 def test_a_model_outside_tensorflow_is_asked(model):
     x = _images()
     np.testing.assert_allclose(gradients.logits(model, x), gradients.logits(_linear, x), atol=1e-5)
-    found = square.square(model, x, _labels(x), eps=0.2, nb_iter=20)
-    np.testing.assert_array_equal(found, square.square(_linear, x, _labels(x), eps=0.2, nb_iter=20))
+    found = attacks.square(model, x, _labels(x), eps=0.2, nb_iter=20)
+    np.testing.assert_array_equal(found, attacks.square(_linear, x, _labels(x), eps=0.2, nb_iter=20))
 
 
 @pytest.mark.parametrize("model", OUTSIDE.values(), ids=OUTSIDE)
@@ -270,7 +268,7 @@ def test_carlini_wagner_does_not_mind_the_scale_of_the_logits(scale):
     usual, found = (attacks.l2(attacks.carlini_wagner(model, x, _labels(x)) - x)
                     for model in (_linear, lambda images: scale * _linear(images)))
     np.testing.assert_allclose(found, usual, rtol=0.02)
-    wrong = evaluation.margins(gradients.logits(_linear, attacks.carlini_wagner(
+    wrong = gradients.margins(gradients.logits(_linear, attacks.carlini_wagner(
         lambda images: scale * _linear(images), x, _labels(x))), _labels(x))
     assert (wrong < 0).all()
 

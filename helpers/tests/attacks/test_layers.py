@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras import layers as L
 
 import helpers
+from helpers import frequency
 from helpers.attacks import layers
-from helpers.frequency import response as frequency
 
 RNG = np.random.default_rng(0)
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers.attacks import fgsm_pgd as attacks, gradients, square
-from helpers.study import accuracy as evaluation
+from helpers import attacks
+from helpers.attacks import gradients, square
 
 SIZE, CHANNELS, CLASSES, N = 8, 3, 4, 32
 
@@ -25,13 +25,13 @@ def case():
 
 
 def _margins(model, x, y):
-    return evaluation.margins(gradients.logits(model, x), y)
+    return gradients.margins(gradients.logits(model, x), y)
 
 
 @pytest.mark.parametrize("eps", [0.0, 8 / 255, 0.3, 1.0])
 def test_within_ball_and_box(case, eps):
     model, _, x, y = case
-    x_adv = square.square(model, x, y, eps=eps, nb_iter=20)
+    x_adv = attacks.square(model, x, y, eps=eps, nb_iter=20)
     assert x_adv.shape == x.shape and x_adv.dtype == np.float32
     assert attacks.linf(x_adv - x).max() <= eps + 1e-6
     assert x_adv.min() >= 0 and x_adv.max() <= 1
@@ -40,8 +40,8 @@ def test_within_ball_and_box(case, eps):
 def test_more_queries_never_leave_a_larger_margin(case):
     """Of two searches the longer has larger squares for longer, so only the start is common."""
     model, _, x, y = case
-    start = square.square(model, x, y, eps=0.01, nb_iter=1)
-    later = square.square(model, x, y, eps=0.01, nb_iter=50)
+    start = attacks.square(model, x, y, eps=0.01, nb_iter=1)
+    later = attacks.square(model, x, y, eps=0.01, nb_iter=50)
     assert (_margins(model, later, y) <= _margins(model, start, y) + 1e-5).all()
     assert _margins(model, later, y).mean() < _margins(model, start, y).mean() - 0.1
 
@@ -50,7 +50,7 @@ def test_the_start_is_of_vertical_stripes(case):
     model, _, x, y = case
     inside = x * 0.5 + 0.25  # so that nothing is clipped
     y = gradients.logits(model, inside).argmax(axis=1)
-    delta = square.square(model, inside, y, eps=0.125, nb_iter=1) - inside
+    delta = attacks.square(model, inside, y, eps=0.125, nb_iter=1) - inside
     np.testing.assert_allclose(np.abs(delta), 0.125, atol=1e-6)
     np.testing.assert_allclose(delta, np.broadcast_to(delta[:, :1], delta.shape), atol=1e-6)
     assert 0.4 < (delta[:, 0] > 0).mean() < 0.6
@@ -67,7 +67,7 @@ def test_a_linear_model_is_broken_where_the_bound_allows_and_only_there(case):
         fall = (np.where(w > 0, w * room_down, -w * room_up)).sum(axis=(1, 2, 3))
         F = (w * x).sum(axis=(1, 2, 3)) - fall
         least = np.where(y == j, least, np.minimum(least, F))
-    broken = _margins(model, square.square(model, x, y, eps=eps, nb_iter=300), y) < 0
+    broken = _margins(model, attacks.square(model, x, y, eps=eps, nb_iter=300), y) < 0
     clearly = least < -0.25 * np.abs(weights).sum(axis=(0, 1, 2)).mean() * eps
     assert clearly.sum() > N / 2 and broken[clearly].all()
     assert not broken[least > 1e-4].any()
@@ -78,24 +78,24 @@ def test_one_pixel_squares_find_the_worst_corner_of_the_ball():
     x = np.full((2, 4, 4, 1), 0.5, np.float32)
     y = gradients.logits(model, x).argmax(axis=1)
     shifted = lambda images: model(images) + tf.one_hot(y[0], 2) * 100.0  # never broken
-    x_adv = square.square(shifted, x, y, eps=0.25, nb_iter=600, p=0.05)
+    x_adv = attacks.square(shifted, x, y, eps=0.25, nb_iter=600, p=0.05)
     w = weights[..., y[0]] - weights[..., 1 - y[0]]
     np.testing.assert_allclose(x_adv - x, np.broadcast_to(-0.25 * np.sign(w), x.shape), atol=1e-6)
 
 
 def test_the_answer_depends_neither_on_the_batch_nor_on_later_images(case):
     model, _, x, y = case
-    whole = square.square(model, x[:20], y[:20], eps=0.03, nb_iter=30)
-    assert np.array_equal(whole, square.square(model, x[:20], y[:20], eps=0.03, nb_iter=30,
+    whole = attacks.square(model, x[:20], y[:20], eps=0.03, nb_iter=30)
+    assert np.array_equal(whole, attacks.square(model, x[:20], y[:20], eps=0.03, nb_iter=30,
                                                batch_size=7))
-    assert np.array_equal(whole[:8], square.square(model, x[:8], y[:8], eps=0.03, nb_iter=30))
-    assert not np.array_equal(whole, square.square(model, x[:20], y[:20], eps=0.03, nb_iter=30,
+    assert np.array_equal(whole[:8], attacks.square(model, x[:8], y[:8], eps=0.03, nb_iter=30))
+    assert not np.array_equal(whole, attacks.square(model, x[:20], y[:20], eps=0.03, nb_iter=30,
                                                    seed=1))
 
 
 def test_wrong_images_are_left_alone(case):
     model, _, x, y = case
-    assert np.array_equal(square.square(model, x, (y + 1) % CLASSES, eps=0.3, nb_iter=5), x)
+    assert np.array_equal(attacks.square(model, x, (y + 1) % CLASSES, eps=0.3, nb_iter=5), x)
 
 
 def test_broken_images_are_asked_no_more(case):
@@ -106,7 +106,7 @@ def test_broken_images_are_asked_no_more(case):
         asked.assign_add(tf.shape(images)[0])
         return model(images)
 
-    x_adv = square.square(counting, x, y, eps=0.3, nb_iter=100)
+    x_adv = attacks.square(counting, x, y, eps=0.3, nb_iter=100)
     assert (_margins(model, x_adv, y) < 0).all()
     assert asked.numpy() < 100 * N / 2  # and that with fewer than 16 left, which are filled up
 
@@ -150,10 +150,10 @@ def test_the_schedule_is_the_papers():
 def test_bad_arguments_are_named(case, more, message):
     model, _, x, y = case
     with pytest.raises(ValueError, match=message):
-        square.square(model, x, y, **{"eps": 0.1, **more})
+        attacks.square(model, x, y, **{"eps": 0.1, **more})
 
 
 def test_labels_are_checked_as_in_every_attack(case):
     model, _, x, y = case
     with pytest.raises(ValueError, match="labels must be in 0..3, got 9"):
-        square.square(model, x, np.where(np.arange(N) == 3, 9, y), eps=0.1)
+        attacks.square(model, x, np.where(np.arange(N) == 3, 9, y), eps=0.1)

@@ -1,5 +1,4 @@
 """The benchmark's statistics and book-keeping, without the peers (they have their own environment)."""
-import json
 import random
 
 import keras
@@ -8,8 +7,8 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from helpers import attacks
 from helpers.artifacts import store
-from helpers.attacks import fgsm_pgd as attacks
 from helpers.bench import measure, peers, table
 
 CW = measure.Cell("mnist", "lenet", "carlini_wagner", 2.0, False)

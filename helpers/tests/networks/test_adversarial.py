@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from helpers import networks
 from helpers.networks import adversarial, batches, training
 
-RECIPE = training.Recipe("mnist", "lenet", epochs=4, train_size=300, warmup_epochs=2, eps=0.1)
+RECIPE = networks.Recipe("mnist", "lenet", epochs=4, train_size=300, warmup_epochs=2, eps=0.1)
 N, SHAPE = 300, (6, 6, 1)  # of batches of 128: the last has 44
 
 
@@ -81,10 +82,10 @@ def test_growing_radii_trace_nothing_anew(case):
 
 def test_training_is_the_natural_one_where_nothing_is_attacked(made, monkeypatch):
     """So what it records are the means over images that Keras itself would record."""
-    natural = training.Recipe("mnist", "lenet", epochs=2, train_size=300, shift=1)
+    natural = networks.Recipe("mnist", "lenet", epochs=2, train_size=300, shift=1)
     monkeypatch.setattr(adversarial, "batch", lambda model, epoch, i: epoch[i])
-    model, history = training.load_or_train(natural)
-    same, kept = training.load_or_train(dataclasses.replace(natural, eps=0.1))
+    model, history = networks.load_or_train(natural)
+    same, kept = networks.load_or_train(dataclasses.replace(natural, eps=0.1))
     assert all(map(np.array_equal, model.get_weights(), same.get_weights()))
     robust = kept.pop("val_robust_accuracy")
     assert len(robust) == 2 and robust[-1] <= kept["val_accuracy"][-1]
@@ -94,8 +95,8 @@ def test_training_is_the_natural_one_where_nothing_is_attacked(made, monkeypatch
 
 
 def test_an_interrupted_adversarial_training_resumes_to_the_very_same(made, monkeypatch):
-    recipe = training.Recipe("mnist", "lenet", epochs=2, train_size=300, eps=0.1, nb_iter=2)
-    model, history = training.load_or_train(recipe)
+    recipe = networks.Recipe("mnist", "lenet", epochs=2, train_size=300, eps=0.1, nb_iter=2)
+    model, history = networks.load_or_train(recipe)
     for path in made.iterdir():
         path.unlink()
     save = training._save_partial
@@ -106,7 +107,7 @@ def test_an_interrupted_adversarial_training_resumes_to_the_very_same(made, monk
     with monkeypatch.context() as patched:
         patched.setattr(training, "_save_partial", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            training.load_or_train(recipe)
-    again, kept = training.load_or_train(recipe)
+            networks.load_or_train(recipe)
+    again, kept = networks.load_or_train(recipe)
     assert kept == history and len(kept["val_robust_accuracy"]) == 2
     assert all(map(np.array_equal, model.get_weights(), again.get_weights()))

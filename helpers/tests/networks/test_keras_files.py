@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from helpers.networks import keras_files, training
+from helpers import networks
+from helpers.networks import keras_files
 
 SHAPE = (28, 28, 1)
 
@@ -62,7 +63,7 @@ def test_a_sound_file_that_cannot_serve_says_what_it_needs(tmp_path, build, mess
     path = tmp_path / "mine.keras"
     build().save(path)
     with pytest.raises(ValueError, match=f"mine.keras {message}") as caught:
-        training.read_checkpoint(path)
+        networks.read_checkpoint(path)
     assert "damaged" not in str(caught.value) and "elete" not in str(caught.value)
 
 
@@ -80,10 +81,10 @@ def test_what_is_no_whole_network_says_what_it_is(tmp_path):
                           "b.keras": "not one of Keras: without config.json",
                           "none.keras": "there is no network at '.*none.keras'"}.items():
         with pytest.raises(ValueError, match=message) as caught:
-            training.read_checkpoint(tmp_path / name)
+            networks.read_checkpoint(tmp_path / name)
         assert "damaged" not in str(caught.value)
     with pytest.raises(ValueError, match="must not be empty, got ''"):
-        training.read_checkpoint("")
+        networks.read_checkpoint("")
 
 
 def test_both_formats_are_read_and_any_size_of_image_fits(tmp_path):
@@ -91,12 +92,12 @@ def test_both_formats_are_read_and_any_size_of_image_fits(tmp_path):
     for name in ("a.keras", "a.h5"):
         model = _sequential()
         model.save(tmp_path / name)
-        read, dataset = training.read_checkpoint(tmp_path / name)
+        read, dataset = networks.read_checkpoint(tmp_path / name)
         assert dataset == "mnist" and np.array_equal(read(x), model(x))
     free = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(10, 3),
                              layers.GlobalAveragePooling2D()])
     free.save(tmp_path / "free.keras")
-    assert training.read_checkpoint(tmp_path / "free.keras")[1] == "cifar10"
+    assert networks.read_checkpoint(tmp_path / "free.keras")[1] == "cifar10"
 
 
 def _changed(path, result, old, new):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from helpers import networks
 from helpers.networks import models
 
 
@@ -64,7 +65,7 @@ def test_normalisation_is_inside_and_from_the_data():
 def test_blocks_account_for_every_parameter():
     for build in models.ARCHITECTURES.values():
         model = build((32, 32, 3))
-        assert sum(count for _, _, count in models.blocks(model)) == model.count_params()
+        assert sum(count for _, _, count in networks.blocks(model)) == model.count_params()
 
 
 @pytest.mark.parametrize("call, named", [

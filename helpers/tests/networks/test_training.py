@@ -6,18 +6,17 @@ import signal
 import subprocess
 import sys
 import threading
-import zipfile
 
 import numpy as np
 import pytest
 
+from helpers import attacks, datasets, jpeg, networks
+from helpers.artifacts import paths as artifacts_paths
 from helpers.artifacts import store
-from helpers.attacks import fgsm_pgd as attacks
-from helpers.datasets import loading as datasets
-from helpers.jpeg import codec as jpeg
 from helpers.networks import adversarial, batches, models, training
-from helpers.study import accuracy as evaluation
-from helpers.networks.training import Recipe
+from helpers.networks.recipes import Recipe
+from helpers.statistics import intervals
+from helpers.study import accuracy
 
 SMALL = Recipe("mnist", "lenet", epochs=3, train_size=300, shift=1, flip=True)
 
@@ -25,13 +24,13 @@ KILLED_AFTER_AN_EPOCH = """
 import os, signal, sys
 from pathlib import Path
 from helpers import store, training
-store.MADE = Path(sys.argv[1])
+paths.MADE = Path(sys.argv[1])
 save = training._save_partial
 def save_and_die(*args):
     save(*args)
     os.kill(os.getpid(), signal.SIGKILL)
 training._save_partial = save_and_die
-training.load_or_train(training.Recipe("mnist", "lenet", epochs=3, train_size=300, shift=1, flip=True))
+networks.load_or_train(networks.Recipe("mnist", "lenet", epochs=3, train_size=300, shift=1, flip=True))
 """
 
 
@@ -46,34 +45,34 @@ def _same(a, b):
 def test_a_killed_training_resumes_to_the_very_same_weights(made, tmp_path):
     elsewhere = tmp_path / "killed"
     child = subprocess.run([sys.executable, "-c", KILLED_AFTER_AN_EPOCH, str(elsewhere)],
-                           capture_output=True, cwd=store.ROOT)
+                           capture_output=True, cwd=artifacts_paths.ROOT)
     assert child.returncode == -signal.SIGKILL
     names = {path.name for path in elsewhere.iterdir()}
     assert SMALL.filename not in names and len(names) == 2  # one epoch's weights and history
-    whole, history = training.load_or_train(SMALL)
+    whole, history = networks.load_or_train(SMALL)
     elsewhere.rename(tmp_path / "again")
-    store.MADE = tmp_path / "again"  # the fixture's monkeypatch puts it back
-    resumed, resumed_history = training.load_or_train(SMALL)
+    artifacts_paths.MADE = tmp_path / "again"  # the fixture's monkeypatch puts it back
+    resumed, resumed_history = networks.load_or_train(SMALL)
     assert _same(whole, resumed)
     assert resumed_history == history and len(history["loss"]) == SMALL.epochs
-    assert not list(store.MADE.glob("*partial*"))
+    assert not list(artifacts_paths.MADE.glob("*partial*"))
 
 
 def test_a_finished_network_is_loaded_not_trained(made, monkeypatch):
-    first, history = training.load_or_train(SMALL)
+    first, history = networks.load_or_train(SMALL)
     monkeypatch.setattr(training, "_train", None)
-    second, again = training.load_or_train(SMALL)
+    second, again = networks.load_or_train(SMALL)
     assert _same(first, second) and again == history
     record = store.read_record(made / SMALL.filename)
-    assert record["parameters"] == training.as_json(SMALL)
+    assert record["parameters"] == networks.as_json(SMALL)
     assert record["accuracies"]["test"]["n"] == 10000
     assert {"history", "seconds", "versions", "data_sha256", "sha256"} <= record.keys()
-    model, recipe, _ = training.read_network(made / SMALL.filename)
+    model, recipe, _ = networks.read_network(made / SMALL.filename)
     assert recipe == SMALL and _same(model, first)
     path = made / SMALL.filename
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=SMALL.filename):
-        training.load_or_train(SMALL)
+        networks.load_or_train(SMALL)
 
 
 def test_a_damaged_interrupted_training_is_refused_and_named(made):
@@ -82,10 +81,10 @@ def test_a_damaged_interrupted_training_is_refused_and_named(made):
     weights.write_bytes(b"half")
     history.write_text('{"started": 0, "seconds": 1, "history": {"loss": []}}')
     with pytest.raises(ValueError, match=weights.name):
-        training.load_or_train(SMALL)
+        networks.load_or_train(SMALL)
     history.write_text('{"started"')
     with pytest.raises(ValueError, match=history.name):
-        training.load_or_train(SMALL)
+        networks.load_or_train(SMALL)
 
 
 def test_every_field_of_a_recipe_changes_the_name():
@@ -99,7 +98,7 @@ def test_every_field_of_a_recipe_changes_the_name():
     names = {dataclasses.replace(robust if key == "nb_iter" else plain, **{key: value}).filename
              for key, value in other.items()}
     assert len(names | {plain.filename, robust.filename}) == len(other) + 2
-    assert not {"eps", "nb_iter", "qualities"} & training.as_json(plain).keys()
+    assert not {"eps", "nb_iter", "qualities"} & networks.as_json(plain).keys()
 
 
 def test_training_on_jpeg_images_shows_jpeg_images(made):
@@ -111,28 +110,28 @@ def test_training_on_jpeg_images_shows_jpeg_images(made):
     drawn = np.stack([(shown == version).all(axis=(1, 2, 3)) for version in versions])
     assert drawn.any(axis=0).all() and 60 < drawn[0].sum() < 140
     assert np.array_equal(labels, y[batch.order]) and np.array_equal(shown, batch[0][0])
-    training.load_or_train(recipe)
-    _, read, _ = training.read_network(store.MADE / recipe.filename)
+    networks.load_or_train(recipe)
+    _, read, _ = networks.read_network(artifacts_paths.MADE / recipe.filename)
     assert read == recipe and "-jpeg-" in recipe.filename and recipe.model == "lenet-jpeg"
-    assert training.recipe_of("mnist", "lenet-jpeg", 0) == training.VACCINATED["mnist", "lenet"]
+    assert training.recipe_of("mnist", "lenet-jpeg", 0) == networks.VACCINATED["mnist", "lenet"]
 
 
 def test_names_of_networks_and_of_kinds():
-    for kind, known in training.KINDS.items():
+    for kind, known in networks.KINDS.items():
         for (dataset, _), recipe in known.items():
             assert training.recipe_of(dataset, recipe.model, 0).architecture == recipe.architecture
     for model in ("lenet-foo", "vgg", "resnet-jpeg"):
         with pytest.raises(ValueError, match=f"no recipe of {model} on mnist"):
             training.recipe_of("mnist", model, 0)
     with pytest.raises(ValueError, match="kind must be one of natural, adversarial, jpeg, got 'adv'"):
-        training.recipes(kind="adv")
+        networks.recipes_for(kind="adv")
 
 
 def test_adversarial_training_shows_what_it_says(made):
     recipe = dataclasses.replace(SMALL, epochs=2, warmup_epochs=1, eps=0.2)
     x = np.random.default_rng(0).random((40, 28, 28, 1), np.float32)
     y = np.arange(40) % 10
-    model, history = training.load_or_train(recipe)
+    model, history = networks.load_or_train(recipe)
     for steps, radius in ((1, 0.6), (3, 0.2)):
         for epoch, share in ((0, 0.0), (1, 1.0)):
             batch = batches.Batches(x, y, dataclasses.replace(recipe, shift=0, flip=False, nb_iter=steps),
@@ -146,22 +145,22 @@ def test_adversarial_training_shows_what_it_says(made):
             assert np.array_equal(x_adv, adversarial.batch(model, batch, 0)[0])
     assert len(history["val_robust_accuracy"]) == len(history["loss"]) == 2
     assert "-adv-" in recipe.filename and recipe.model == "lenet-adv"
-    assert training.recipe_of("mnist", "lenet-adv", 0) == training.ADVERSARIAL["mnist", "lenet"]
+    assert training.recipe_of("mnist", "lenet-adv", 0) == networks.ADVERSARIAL["mnist", "lenet"]
 
 
-@pytest.mark.parametrize("key", training.ADVERSARIAL, ids="-".join)
+@pytest.mark.parametrize("key", networks.ADVERSARIAL, ids="-".join)
 def test_shipped_adversarial_networks_resist_as_promised(key):
     promised, eps = {("mnist", "lenet"): (0.85, 0.3), ("cifar10", "resnet"): (0.30, 8 / 255)}[key]
-    recipe = training.ADVERSARIAL[key]
-    model, read, record = training.read_network(store.SHIPPED / recipe.filename)
+    recipe = networks.ADVERSARIAL[key]
+    model, read, record = networks.read_network(artifacts_paths.SHIPPED / recipe.filename)
     assert read == recipe and recipe.eps == eps
     history = record["history"]["val_robust_accuracy"]
     assert max(history) - history[-1] < 0.05  # no catastrophic overfitting
     x, y = (part[:100] for part in (datasets.load(recipe.dataset).x_test,
                                     datasets.load(recipe.dataset).y_test))
     x_adv = attacks.pgd(model, x, y, eps=eps, eps_iter=eps / 4, nb_iter=20, loss="margin")
-    correct = evaluation.predict(model, x_adv).argmax(axis=1) == y
-    assert evaluation.interval(correct.sum(), 100)[1] > promised
+    correct = accuracy.predict(model, x_adv).argmax(axis=1) == y
+    assert intervals.interval(correct.sum(), 100)[1] > promised
 
 
 @pytest.mark.parametrize("field, value", [
@@ -176,7 +175,7 @@ def test_bad_recipes_are_named(field, value):
 
 def test_more_training_images_than_there_are():
     with pytest.raises(ValueError, match="train_size must be at most 60000.*got 70000"):
-        training.load_or_train(dataclasses.replace(SMALL, train_size=70000))
+        networks.load_or_train(dataclasses.replace(SMALL, train_size=70000))
 
 
 def test_the_split_holds_out_each_class_and_nothing_twice():
@@ -200,19 +199,19 @@ def test_augmentation_shifts_and_mirrors():
     assert len(set(hits.argmax(axis=0))) > 5  # images move independently
 
 
-@pytest.mark.parametrize("key", training.RECIPES, ids="-".join)
+@pytest.mark.parametrize("key", networks.RECIPES, ids="-".join)
 def test_shipped_networks_are_as_good_as_promised(key):
     promised = {("mnist", "lenet"): 0.990, ("mnist", "resnet"): 0.994,
                 ("cifar10", "lenet"): 0.68, ("cifar10", "resnet"): 0.905}[key]
-    recipe = training.RECIPES[key]
-    path = store.SHIPPED / recipe.filename
-    model, read, record = training.read_network(path)
+    recipe = networks.RECIPES[key]
+    path = artifacts_paths.SHIPPED / recipe.filename
+    model, read, record = networks.read_network(path)
     assert read == recipe and store.file_sha256(path) == record["sha256"]
     test = record["accuracies"]["test"]
     assert test["n"] == 10000 and test["correct"] / 10000 >= promised
     data = datasets.load(recipe.dataset)
-    correct = evaluation.predict(model, data.x_test[:500]).argmax(1) == data.y_test[:500]
-    low, high = evaluation.interval(correct.sum(), 500)
+    correct = accuracy.predict(model, data.x_test[:500]).argmax(1) == data.y_test[:500]
+    low, high = intervals.interval(correct.sum(), 500)
     assert low - 0.01 <= test["correct"] / 10000 <= high + 0.01
 
 
@@ -222,31 +221,31 @@ PLAIN = Recipe("mnist", "lenet", epochs=4, train_size=300, optimizer="adam", lea
 
 def test_a_trajectory_passes_the_networks_of_shorter_recipes(made, monkeypatch):
     shorter = dataclasses.replace(PLAIN, epochs=2)
-    alone, _ = training.load_or_train(shorter)
+    alone, _ = networks.load_or_train(shorter)
     for path in made.iterdir():
         path.unlink()
-    passed = {epoch: model.get_weights() for epoch, model in training.trajectory(PLAIN, [4, 2])}
+    passed = {epoch: model.get_weights() for epoch, model in networks.trajectory(PLAIN, [4, 2])}
     assert list(passed) == [2, 4]
     assert all(np.array_equal(a, b) for a, b in zip(passed[2], alone.get_weights(), strict=True))
     names = {path.name for path in made.iterdir()}
     assert names == {name + end for name in (shorter.filename, PLAIN.filename) for end in ("", ".json")}
     monkeypatch.setattr(training, "_run", None)  # now nothing is trained
-    again = {epoch: model.get_weights() for epoch, model in training.trajectory(PLAIN, [2, 4])}
+    again = {epoch: model.get_weights() for epoch, model in networks.trajectory(PLAIN, [2, 4])}
     assert all(np.array_equal(a, b) for epoch in (2, 4) for a, b in zip(passed[epoch], again[epoch], strict=True))
 
 
 def test_a_trajectory_goes_on_where_it_was_left(made, monkeypatch):
-    whole = [model.get_weights() for _, model in training.trajectory(PLAIN, [1, 3, 4])]
+    whole = [model.get_weights() for _, model in networks.trajectory(PLAIN, [1, 3, 4])]
     for path in made.iterdir():
         path.unlink()
-    for epoch, _ in training.trajectory(PLAIN, [1, 3, 4]):
+    for epoch, _ in networks.trajectory(PLAIN, [1, 3, 4]):
         if epoch == 3:
             break
     assert sum("partial" in path.name for path in made.iterdir()) == 2
     trained, train = [], training._train_epoch
     monkeypatch.setattr(training, "_train_epoch", lambda model, epoch, *more: (
         trained.append(epoch.epoch), train(model, epoch, *more)))
-    again = [(epoch, model.get_weights()) for epoch, model in training.trajectory(PLAIN, [1, 3, 4])]
+    again = [(epoch, model.get_weights()) for epoch, model in networks.trajectory(PLAIN, [1, 3, 4])]
     assert [epoch for epoch, _ in again] == [1, 3, 4] and trained == [3]  # the fourth epoch alone
     for old, (_, new) in zip(whole, again, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(old, new, strict=True))
@@ -257,17 +256,17 @@ def test_a_trajectory_goes_on_where_it_was_left(made, monkeypatch):
     ({"schedule": "cosine"}, [1], "constant schedule"), ({"eps": 0.1}, [1], "natural training")])
 def test_a_trajectory_that_is_none_is_refused(more, epochs, message):
     with pytest.raises(ValueError, match=message):
-        next(training.trajectory(dataclasses.replace(PLAIN, **more), epochs))
+        next(networks.trajectory(dataclasses.replace(PLAIN, **more), epochs))
 
 
 def test_wrong_labels_are_as_many_as_asked_for_and_other_ones():
-    (x, told), (_, held), (_, test), _ = training.images(PLAIN)
-    (same, true), (_, held_true), (_, test_true), _ = training.images(dataclasses.replace(PLAIN, label_noise=0.0))
+    (x, told), (_, held), (_, test), _ = networks.images(PLAIN)
+    (same, true), (_, held_true), (_, test_true), _ = networks.images(dataclasses.replace(PLAIN, label_noise=0.0))
     assert np.array_equal(x, same)
     assert np.sum(told != true) == round(0.2 * len(true)) and set(told) == set(range(10))
     assert np.array_equal(held, held_true) and np.array_equal(test, test_true)  # what is measured is right
-    assert np.array_equal(told, training.images(PLAIN)[0][1])
-    other = training.images(dataclasses.replace(PLAIN, seed=1))[0][1]
+    assert np.array_equal(told, networks.images(PLAIN)[0][1])
+    other = networks.images(dataclasses.replace(PLAIN, seed=1))[0][1]
     assert not np.array_equal(np.flatnonzero(told != true)[:20], np.flatnonzero(other != true)[:20])
     moved = (told - true)[told != true] % 10
     assert (np.bincount(moved, minlength=10)[1:] > 0).all()
@@ -283,24 +282,24 @@ def test_bad_optimizers_and_noise(more, message):
 
 
 def test_a_recipe_survives_json():
-    for recipe in (PLAIN, *training.RECIPES.values(), *training.VACCINATED.values()):
-        assert training.from_json(training.as_json(recipe)) == recipe
-    assert not {"optimizer", "label_noise"} & training.as_json(SMALL).keys()  # names of what ships stay
+    for recipe in (PLAIN, *networks.RECIPES.values(), *networks.VACCINATED.values()):
+        assert networks.from_json(networks.as_json(recipe)) == recipe
+    assert not {"optimizer", "label_noise"} & networks.as_json(SMALL).keys()  # names of what ships stay
 
 
 def test_any_checkpoint_can_be_read(made, tmp_path):
-    model, _ = training.load_or_train(SMALL)
-    read, name = training.read_checkpoint(str(made / SMALL.filename))
+    model, _ = networks.load_or_train(SMALL)
+    read, name = networks.read_checkpoint(str(made / SMALL.filename))
     assert name == "mnist" and _same(model, read)
     with pytest.raises(ValueError, match="there is no network at .*none.keras"):
-        training.read_checkpoint(tmp_path / "none.keras")
+        networks.read_checkpoint(tmp_path / "none.keras")
     (tmp_path / "bad.keras").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="bad.keras is damaged") as caught:
-        training.read_checkpoint(tmp_path / "bad.keras")
+        networks.read_checkpoint(tmp_path / "bad.keras")
     assert "elete" not in str(caught.value)  # it is the user's
     models.ARCHITECTURES["lenet"]((20, 20, 1)).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match=r"other.keras takes images of shape \(20, 20, 1\)"):
-        training.read_checkpoint(tmp_path / "other.keras")
+        networks.read_checkpoint(tmp_path / "other.keras")
 
 
 TINY = Recipe("mnist", "lenet", epochs=1, train_size=200, shift=1, flip=True, label_noise=0.1)
@@ -311,9 +310,9 @@ KINDS = {"natural": TINY, "adam": dataclasses.replace(TINY, optimizer="adam", le
 
 def _trained(recipe):
     """Return the weights of a recipe as trained now, as bytes."""
-    for path in store.MADE.glob("*"):
+    for path in artifacts_paths.MADE.glob("*"):
         path.unlink()
-    return b"".join(part.tobytes() for part in training.load_or_train(recipe)[0].get_weights())
+    return b"".join(part.tobytes() for part in networks.load_or_train(recipe)[0].get_weights())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -360,24 +359,24 @@ def test_what_would_be_drawn_without_a_seed_or_is_no_number_is_refused(field, va
 
 def test_a_validation_share_that_leaves_nothing_is_refused(made):
     with pytest.raises(ValueError, match="validation_share must leave images"):
-        training.load_or_train(dataclasses.replace(SMALL, validation_share=0.999))
+        networks.load_or_train(dataclasses.replace(SMALL, validation_share=0.999))
 
 
 def test_what_an_interrupted_training_left_goes_when_its_network_is_there(made):
     """Killed between keeping the network and clearing up."""
-    training.load_or_train(TINY)
+    networks.load_or_train(TINY)
     for path in training._partial_paths(made / TINY.filename):
         path.write_bytes(b"half")
-    training.load_or_train(TINY)
+    networks.load_or_train(TINY)
     assert not list(made.glob("*partial*"))
 
 
 def test_a_trajectory_trains_nothing_beyond_what_is_missing(made, monkeypatch):
-    training.load_or_train(dataclasses.replace(PLAIN, epochs=3))
+    networks.load_or_train(dataclasses.replace(PLAIN, epochs=3))
     trained, train = [], training._train_epoch
     monkeypatch.setattr(training, "_train_epoch", lambda model, epoch, *more: (
         trained.append(epoch.epoch), train(model, epoch, *more)))
-    assert [epoch for epoch, _ in training.trajectory(PLAIN, [1, 3])] == [1, 3]
+    assert [epoch for epoch, _ in networks.trajectory(PLAIN, [1, 3])] == [1, 3]
     assert trained == [0] and not list(made.glob("*partial*"))
 
 
@@ -387,21 +386,21 @@ def test_a_trajectory_trains_nothing_beyond_what_is_missing(made, monkeypatch):
     ("accuracies", {name: {"n": 1, "correct": 2} for name in ("validation", "test")}), ("parameters", {}),
     ("parameters", {"dataset": "mnist", "architecture": "lenet", "arguments": [], "width": 3})])
 def test_a_networks_record_that_is_none_is_refused_by_name(lenet, field, value):
-    path = store.SHIPPED / training.RECIPES["mnist", "lenet"].filename
+    path = artifacts_paths.SHIPPED / networks.RECIPES["mnist", "lenet"].filename
     record = json.loads(store.record_path(path).read_text())
     for content in ({**record, field: value}, {key: record[key] for key in record if key != field}):
         store.record_path(path).write_text(json.dumps(content))
         with pytest.raises(ValueError, match=f"record of .*{path.name} is damaged"):
-            training.read_network(path)
+            networks.read_network(path)
 
 
 def test_all_networks_that_ship_have_sound_records():
-    paths = list(store.SHIPPED.glob("network-*.keras"))
+    paths = list(artifacts_paths.SHIPPED.glob("network-*.keras"))
     assert len(paths) > 10
     for path in paths:
         record = store.read_record(path)
         training._check_record(path, record)
-        assert path.name == training.from_json(record["parameters"]).filename
+        assert path.name == networks.from_json(record["parameters"]).filename
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"started": "x", "seconds": 1, "history": {"loss": []}}',
@@ -412,4 +411,4 @@ def test_a_history_that_is_none_is_refused_by_name(made, text):
     weights.write_bytes(b"half")
     history.write_text(text)
     with pytest.raises(ValueError, match=f"{history.name} is damaged.*Delete it"):
-        training.load_or_train(TINY)
+        networks.load_or_train(TINY)

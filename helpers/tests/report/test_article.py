@@ -7,8 +7,9 @@ import pypdf
 import pytest
 import yaml
 
-from helpers.artifacts import store
-from helpers.report import appendix, article, page as render, parameters, text
+from helpers.artifacts import paths
+from helpers.report import appendix, article, parameters, text
+from helpers.report import page as report_page
 from helpers.tests import chromium
 
 NOTEBOOKS = sorted(parameters.NOTEBOOKS.glob("[0-9]*.ipynb"))
@@ -28,12 +29,16 @@ def executed(path, folder):
     notebook = nbformat.read(path, 4)
     for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
         cell.execution_count = count
-        tags, (options, _) = cell.metadata.get("tags", ()), render.split_options(cell.source)
+        tags, (options, _) = cell.metadata.get("tags", ()), report_page.split_options(cell.source)
         header = {"claims": text.CLAIMS, "published": text.PUBLISHED, "provenance": ["artefacto", "hecho"]}
         chosen = next((header[tag] for tag in tags if tag in header), ["red", "valor"] if "tbl-cap" in options else None)
         data = ({"text/markdown": text.markdown([[f"{path.stem} {i}" for i, _ in enumerate(chosen)]], chosen)} if chosen else
                 {"image/png": DOT} if "fig-cap" in options else {"text/markdown": f"Lo que dice {path.stem}."} if tags else None)
-        if data and "parameters" not in tags:
+        if cell.source.startswith("%%prosa"):
+            said = re.sub(r"\{\{.*?\}\}", "1", cell.source.partition("\n")[2], flags=re.S)
+            cell.outputs = [nbformat.v4.new_output("display_data", data={"text/markdown": "In words."},
+                                                   metadata={"prosa": {"markdown": said, "claims": []}})]
+        elif data and "parameters" not in tags:
             cell.outputs = [nbformat.v4.new_output("display_data", data=data)]
     notebook.metadata["papermill"] = {"duration": 60.0, "parameters": {"seed": 7}}
     nbformat.write(notebook, folder / path.name)
@@ -49,7 +54,7 @@ def made_up(tmp_path_factory):
 
 def rendered():
     """Return the report that `make report` has rendered here, if it has. (Others may be of one data set alone.)"""
-    return sorted((store.ROOT / "notebooks" / "rendered").glob("report/report.html"))
+    return sorted((paths.ROOT / "notebooks" / "rendered").glob("report/report.html"))
 
 
 @pytest.fixture(scope="module", params=["made up", *rendered()], ids=lambda path: getattr(path, "parent", path) and str(path)[-40:])
@@ -169,6 +174,34 @@ def test_tables_of_all_notebooks_are_one(made_up):
     lines = cell.outputs[0].data["text/markdown"].splitlines()
     assert lines[0] == "| " + " | ".join(text.CLAIMS) + " |"
     assert {line.split()[1] for line in lines[2:]} == {path.stem for path in NOTEBOOKS if '"claims"' in path.read_text("utf8")}
+
+
+def _prose(said, *tags):
+    """Return an executed cell of prose, shown in words and kept as it was written."""
+    told = {"prosa": {"markdown": said, "claims": []}}
+    return nbformat.v4.new_code_cell("%%prosa", execution_count=1, metadata={"tags": list(tags)}, outputs=[
+        nbformat.v4.new_output("display_data", data={"text/markdown": "In words."}, metadata=told)])
+
+
+def test_prose_of_notebooks_becomes_text_with_the_article_s_own_numbers(tmp_path):
+    figure = nbformat.v4.new_code_cell("#| label: fig:a\n#| fig-cap: Ante la @tbl:claims.\n#| fig-alt: A.", execution_count=1, metadata={
+        "tags": ["part"]}, outputs=[nbformat.v4.new_output("display_data", data={"image/png": DOT}),
+                                    nbformat.v4.new_output("display_data", data={"text/markdown": "**Figura 9.9.**"}, metadata={"caption": True})])
+    verdict = _prose(text.markdown([["a", "b [@yin2019]", "se confirma"]], text.CLAIMS), "claims")
+    verdict.source = "prose.verdicts(globals(), 'a')"
+    nbformat.write(nbformat.v4.new_notebook(cells=[
+        _prose("## 9.1 Parte\n\n$$a$$ {#eq:a}\n\nLa @fig:a, la @eq:a y [@yin2019].", "part"), figure, _prose("Se resume, 5 %.", "abstract"),
+        _prose("Se concluye.", "conclusion"), verdict]), tmp_path / "09_nueve.ipynb")
+    front, notebook = article.assemble("---\nabstract: |\n  {{*.abstract}}\n---\n\n# Uno\n\n{{09_nueve.part}}\n\n{{*.conclusion}}\n\n"
+                                       "{{*.claims | Todo.}}\n", tmp_path)
+    assert front == "abstract: |\n  Se resume, 5 %."
+    said = "\n".join(cell.source for cell in notebook.cells)
+    assert "### [1.0.1]{.header-section-number} Parte" in said and "::: {.equation #eq:a}\n$$a$$\n\n(1)\n:::" in said
+    assert "La [figura\u00a01.1](#fig:a), la [ecuación\u00a0(1)](#eq:a) y [@yin2019]." in said and "Se concluye." in said
+    assert "In words" not in str(notebook) and "9.9" not in str(notebook) and "%%prosa" not in said
+    assert notebook.cells[2].metadata["options"]["caption"] == "**Figura\u00a01.1.** Ante la [tabla\u00a01.1](#tbl:claims)."
+    (table,) = [cell for cell in notebook.cells if cell.metadata.get("options", {}).get("label") == "tbl:claims"]
+    assert "| a | b [@yin2019] | se confirma |" in table.outputs[0].data["text/markdown"]
 
 
 def test_the_appendix_tells_parameters_and_times(made_up):

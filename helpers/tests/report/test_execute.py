@@ -13,11 +13,11 @@ import time
 import nbformat
 import pytest
 
-from helpers.artifacts import progress, store
+from helpers.artifacts import paths, progress
 from helpers.report import execute
 
 BARS = """import time
-from helpers.progress import tqdm
+from helpers.artifacts.progress import tqdm
 for i in tqdm(range(n), desc="work", unit="image"):
     time.sleep(0.2)"""
 
@@ -88,6 +88,24 @@ def test_a_wrong_profile_stops_before_anything_runs(folder, run, profile, messag
     assert output == "" and not (folder / "out").exists()
 
 
+PROSE = """from helpers.report import prose
+from helpers.report.claims.record import Claim, chapters
+chapters()["99"] = {"one": Claim("one", "Casi todo es cero", "n > 5", "n vale {{ n }}"), "two": Claim("two", "Hay uno", "n > 0", "hay {{ n }}")}
+prose.install()"""
+
+
+def test_claims_that_do_not_hold_are_told_and_the_source_of_prose_is_hidden(folder, run):
+    path = _notebook(folder, PROSE, "%%prosa two\nVale {{ n }}.", "%%prosa one\nCasi todo, {{ n }}.", "%%prosa one\nOtra vez.")
+    output, errors, failed = run()
+    assert not failed and errors == ""
+    assert re.fullmatch(rf"Executing {path} \(5 cells\)\nExecuted {path} in \d+ s\n"
+                        "one does not hold here. Published: Casi todo es cero. Found: n vale 3.\n", output)
+    executed = nbformat.read(folder / "out" / "01_uno.ipynb", 4).cells
+    hidden = [cell.metadata.get("jupyter", {}).get("source_hidden", False) for cell in executed]
+    assert hidden == [cell.source.startswith("%%prosa") for cell in executed] and sum(hidden) == 3
+    assert executed[3].outputs[0].data["text/markdown"] == "Vale 3."
+
+
 def test_a_failure_says_its_message_first_and_last_and_the_traceback_in_its_file(folder, run):
     path = _notebook(folder, "raise ValueError('n must be small')")
     (folder / "out").mkdir()
@@ -127,7 +145,7 @@ def test_a_file_cut_by_a_full_disk_is_not_said_to_hold_a_traceback(folder, monke
     assert where == "" and _names(folder) == [] and not list((folder / "out").glob(".*.part.ipynb"))
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(store.ROOT)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(paths.ROOT)}
 SLOW = """import os, time
 with open("ran", "a") as file: file.write("once ")
 while not os.path.exists("go"): time.sleep(0.1)"""
@@ -172,7 +190,7 @@ def test_a_terminal_shows_the_bars_of_a_cell(folder, command):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # its rows and columns
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    with subprocess.Popen(words, stdout=theirs, stderr=theirs, cwd=store.ROOT, env=environment) as process:
+    with subprocess.Popen(words, stdout=theirs, stderr=theirs, cwd=paths.ROOT, env=environment) as process:
         os.close(theirs)
         shown = b""
         while process.poll() is None or select.select([ours], [], [], 0)[0]:

@@ -1,7 +1,6 @@
 """The explorer: what it keeps is computed again; the page is driven by keys in a headless Chromium, offline."""
 import base64
 import io
-import json
 import random
 import time
 
@@ -9,17 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.artifacts import store
-from helpers.datasets import loading as datasets
-from helpers.frequency import fourier as spectra
-from helpers.jpeg import codec as jpeg
-from helpers.networks import training
+from helpers import datasets, frequency, jpeg, networks, saliency
+from helpers.artifacts import files, paths, store
+from helpers.attacks import gradients
 from helpers.report import explorer, text
-from helpers.saliency import maps as saliency
-from helpers.study import accuracy as evaluation
+from helpers.study import accuracy
 from helpers.tests import chromium
 
-RECIPES = (training.RECIPES["mnist", "lenet"], training.Recipe("cifar10", "lenet", epochs=2, train_size=1000))
+RECIPES = (networks.RECIPES["mnist", "lenet"], networks.Recipe("cifar10", "lenet", epochs=2, train_size=1000))
 KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35, "Tab": 9}
 PANELS = ("original", "shown", "change", "spectrum", "true", "answer")
 NUMBERS = ("l2", "linf", "high", "margin", "margin-clean")
@@ -29,7 +25,7 @@ NUMBERS = ("l2", "linf", "high", "margin", "margin-clean")
 def kept(tmp_path_factory):
     """The states of a good network of MNIST and a poor one of CIFAR-10, in a store of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "MADE", tmp_path_factory.mktemp("made"))
+        patch.setattr(paths, "MADE", tmp_path_factory.mktemp("made"))
         patch.delenv("FRESH", raising=False)
         yield {recipe: explorer.states(recipe) for recipe in RECIPES}
 
@@ -91,7 +87,7 @@ def value(shown):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.dataset)
 def test_states_are_what_they_say(kept, recipe):
-    found, data, (model, _) = kept[recipe], datasets.load(recipe.dataset), training.load_or_train(recipe)
+    found, data, (model, _) = kept[recipe], datasets.load(recipe.dataset), networks.load_or_train(recipe)
     x, y, shown = data.x_test[found["index"]], data.y_test[found["index"]], explorer.images(found)
     assert np.array_equal(found["x"] / np.float32(255), x) and np.array_equal(found["y"], y)
     assert len(set(y)) == len(y) and (found["logits"][:, 0, 0].argmax(axis=1) == y).all()
@@ -101,7 +97,7 @@ def test_states_are_what_they_say(kept, recipe):
         np.testing.assert_allclose(found["linf"][:, s], linf, atol=1e-5)
         np.testing.assert_allclose(found["l2"][:, s], l2, rtol=0.01, atol=1e-5)
         if level is not None:
-            x_adv = explorer.attacked(model, x, y, attack, level, recipe.dataset)
+            x_adv = explorer.explored(model, x, y, attack, level, recipe.dataset)
             assert (np.abs(shown[:, s, 0] - x_adv) <= 0.51 * found["scale"][:, s, None, None, None]).all()
             assert np.array_equal(shown[:, s, 2], jpeg.compress(x_adv, 50))
             assert found["linf"][:, s, 0].max() <= explorer.EPS[recipe.dataset][level] + 1e-6
@@ -112,7 +108,7 @@ def test_states_are_what_they_say(kept, recipe):
 
 def test_logits_and_maps_are_the_networks(kept):
     recipe = RECIPES[1]
-    found, (model, _) = kept[recipe], training.load_or_train(recipe)
+    found, (model, _) = kept[recipe], networks.load_or_train(recipe)
     images, answer = explorer.images(found)[:, 3, 1], found["logits"][:, 3, 1].argmax(axis=1)
     np.testing.assert_allclose(found["logits"][:, 3, 1], model(images).numpy(), atol=1e-3)
     for k, label in enumerate((found["y"], answer)):
@@ -135,7 +131,7 @@ def test_a_few_signs_may_differ_on_another_machine(kept):
 
 def test_what_was_changed_is_not_believed(kept):
     recipe = RECIPES[1]  # whose states do not ship
-    path, = (path for path in store.MADE.glob("explorer*.npz") if recipe.filename in str(store.read_record(path)))
+    path, = (path for path in paths.MADE.glob("explorer*.npz") if recipe.filename in str(store.read_record(path)))
     before, record = path.read_bytes(), store.read_record(path)
     explorer.states(recipe)
     longer = kept[recipe]["l2"].copy()
@@ -144,16 +140,16 @@ def test_what_was_changed_is_not_believed(kept):
                           ("l2", longer), ("linf", 0 * kept[recipe]["linf"]), ("high", 0 * kept[recipe]["high"]),
                           ("cam", kept[recipe]["cam"][..., ::-1])]:
         np.savez(path, **kept[recipe] | {name: changed})
-        store.write_json(store.record_path(path), record | {"sha256": store.file_sha256(path)})
+        files.write_json(store.record_path(path), record | {"sha256": store.file_sha256(path)})
         with pytest.raises(ValueError, match="states of the explorer of .* are not those that it computes"):
             explorer.states(recipe)
     path.write_bytes(before)
-    store.write_json(store.record_path(path), record)
+    files.write_json(store.record_path(path), record)
     good, rng = kept[recipe], np.random.default_rng(0)
     outcomes = [agrees for *_, agrees in explorer.recompute_explorer(record["parameters"], good, rng)]
     assert outcomes == [True] * (3 + len(explorer.columns(recipe.dataset)))
     x = good["x"]  # all columns those of an attack that does nothing, consistent with one another
-    still = [explorer._measured(training.load_or_train(recipe)[0], x / np.float32(255), good["y"], x / np.float32(255))
+    still = [explorer._measured(networks.load_or_train(recipe)[0], x / np.float32(255), good["y"], x / np.float32(255))
              for _ in explorer.columns(recipe.dataset)]
     forged = explorer._packed({name: np.stack([part[name] for part in still], axis=1) for name in still[0]},
                               x / np.float32(255))
@@ -163,7 +159,7 @@ def test_what_was_changed_is_not_believed(kept):
 
 def test_high_share_of_waves():
     rng = np.random.default_rng(0)
-    low, high = (spectra.fourier_basis(32, *where)[None, ..., None] for where in ((3, 4), (0, 12)))
+    low, high = (frequency.fourier_basis(32, *where)[None, ..., None] for where in ((3, 4), (0, 12)))
     share = explorer.high_share(np.concatenate([low, high, 3 * low + 4 * high + 1]))
     np.testing.assert_allclose(share, [0, 1, 16 / 25], atol=1e-9)
     assert np.isnan(explorer.high_share(np.ones((1, 8, 8, 3)))).all()
@@ -189,7 +185,7 @@ def test_states_refuse_what_does_not_fit(kept):
             explorer.states(RECIPES[0], per_class=wrong)
     for wrong in (("square", 1), ("fgsm", 9), ("fgsm", None)):
         with pytest.raises(ValueError, match="attack and level must be among"):
-            explorer.attacked(None, None, None, *wrong, "mnist")
+            explorer.explored(None, None, None, *wrong, "mnist")
 
 
 def test_parameters_reach_the_states(tmp_path, monkeypatch):
@@ -292,13 +288,13 @@ def test_what_is_shown_is_the_artifacts(tab, path, kept, recipe):
         rows = tab.run("[...document.querySelectorAll('#logits tr')]"
                        ".map(row => [...row.querySelectorAll('td:not(.bar)')].map(cell => cell.textContent))")
         expected = {"l2": found["l2"][i, s, q], "linf": found["linf"][i, s, q], "high": found["high"][i, s, q],
-                    "margin": evaluation.margins(logits[None], [y])[0],
-                    "margin-clean": evaluation.margins(found["logits"][i, 0, :1], [y])[0]}
+                    "margin": gradients.margins(logits[None], [y])[0],
+                    "margin-clean": gradients.margins(found["logits"][i, 0, :1], [y])[0]}
         stated = [(*value(seen[name]), expected[name]) for name in NUMBERS if np.isfinite(expected[name])]
         stated += [(*value(row[k]), z) for k, column in enumerate((logits, found["logits"][i, 0, 0]))
                    for row, z in zip(rows, column, strict=True)]
         probability = seen["verdict"].partition("probabilidad ")[2].partition(":")[0]
-        stated += [(*value(probability), evaluation.probabilities(logits[None]).max())]
+        stated += [(*value(probability), accuracy.probabilities(logits[None]).max())]
         assert all(abs(number - true) <= half for number, half, true in stated), stated
         assert f"responde {names[logits.argmax()]} con" in seen["verdict"]
         assert ("se equivoca" in seen["verdict"]) == (logits.argmax() != y)
@@ -317,7 +313,7 @@ def test_pictures_are_the_arrays(tab, path, kept):
     grey = 127.5 + 255 * factor * (shown - x)
     assert factor == 1 or 0 <= grey.min() and grey.max() <= 255
     assert np.abs(tab.pixels("change") - np.clip(grey, 0, 255)).max() <= 1
-    power = np.square(np.abs(np.fft.fftshift(np.fft.fft2(spectra.luma((shown - x)[None])[0]))))
+    power = np.square(np.abs(np.fft.fftshift(np.fft.fft2(frequency.luma((shown - x)[None])[0]))))
     level = np.clip((10 * np.log10(power / power.mean()) / 20 + 1) / 2, 0, 1)
     expected = np.array(explorer.matplotlib.colormaps["viridis"](level, bytes=True)[..., :3], int)
     assert np.abs(tab.pixels("spectrum") - expected).max() <= 4

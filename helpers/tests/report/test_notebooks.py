@@ -10,8 +10,8 @@ import papermill
 import pytest
 import yaml
 
-from helpers.artifacts import store
-from helpers.report import page as render, parameters
+from helpers.artifacts import paths
+from helpers.report import page, parameters
 
 NOTEBOOKS = sorted(parameters.NOTEBOOKS.glob("[0-9]*.ipynb"))
 
@@ -38,14 +38,14 @@ def test_one_parameters_cell_of_literals(path):
 
 
 def test_cells_are_short(path):
-    lengths = [len(render.split_options(cell.source)[1].splitlines()) for cell in _code_cells(path)]
+    lengths = [len(page.split_options(cell.source)[1].splitlines()) for cell in _code_cells(path)]
     assert max(lengths) <= 25
     assert statistics.median(lengths) <= 10
 
 
 def test_every_figure_is_described(path):
     for cell in _code_cells(path):
-        options, code = render.split_options(cell.source)
+        options, code = page.split_options(cell.source)
         if "plt.show()" in code:
             assert {"label", "fig-cap", "fig-alt"} <= options.keys(), code
 
@@ -56,7 +56,7 @@ def test_no_path_tricks(path):
 
 
 def test_helpers_comes_before_tensorflow(path):
-    code = "\n".join(render.split_options(cell.source)[1] for cell in _code_cells(path))
+    code = "\n".join(page.split_options(cell.source)[1] for cell in _code_cells(path))
     imports = [node for node in ast.parse(code).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     roots = [(node.names[0].name if isinstance(node, ast.Import) else node.module).split(".")[0] for node in imports]
     late = [name for name in ("tensorflow", "keras", "cleverhans") if name in roots]
@@ -76,7 +76,7 @@ def test_profiles(path):
 def test_every_citation_is_in_the_bibliography(path):
     bibliography = (parameters.NOTEBOOKS / "references.bib").read_text("utf8")
     for cell in nbformat.read(path, 4).cells:
-        for key in render.re.findall(r"@([a-z]+\d{4}|mnist|cifar)\b", cell.source):
+        for key in page.re.findall(r"@([a-z]+\d{4}|mnist|cifar)\b", cell.source):
             assert f"{{{key}," in bibliography
 
 
@@ -93,17 +93,17 @@ def test_a_wrong_parameter_stops_at_once_and_is_said_first_and_last(name, argume
         cwd=parameters.NOTEBOOKS, capture_output=True, text=True, env=environment)
     assert run.returncode != 0
     before, _, after = run.stderr.partition("Traceback (most recent call last)")
-    assert render.re.search(f"^{message}", before, render.re.M)
-    assert render.re.match(f"ValueError: {message}", after.strip().splitlines()[-1])
+    assert page.re.search(f"^{message}", before, page.re.M)
+    assert page.re.match(f"ValueError: {message}", after.strip().splitlines()[-1])
     assert "absl" not in run.stderr and "TCP without" not in run.stderr
     out = nbformat.read(tmp_path / "out.ipynb", 4)
     errors = [output for cell in out.cells for output in cell.get("outputs", [])
               if output.output_type == "error"]
-    assert render.re.search(message, errors[0].evalue)
+    assert page.re.search(message, errors[0].evalue)
     done = [cell for cell in out.cells if cell.cell_type == "code" and cell.execution_count]
     assert len(done) <= 4  # imports, parameters, the injected ones, and the check
 
 
 def test_the_project_names_no_absolute_path():
-    for path in [*NOTEBOOKS, *store.ROOT.glob("helpers/**/*.py"), *store.ROOT.glob("Makefile")]:
-        assert str(store.ROOT) not in path.read_text("utf8")
+    for path in [*NOTEBOOKS, *paths.ROOT.glob("helpers/**/*.py"), *paths.ROOT.glob("Makefile")]:
+        assert str(paths.ROOT) not in path.read_text("utf8")

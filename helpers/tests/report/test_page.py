@@ -7,7 +7,8 @@ import sys
 import nbformat
 import pytest
 
-from helpers.report import page as render, parameters
+from helpers.report import page as report_page
+from helpers.report import labels, parameters
 from helpers.tests import chromium
 from helpers.tests.report.test_article import DOT, Page
 
@@ -69,7 +70,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(path):
-    return render.write(path)
+    return report_page.write(path)
 
 
 def test_a_page_of_any_notebook_is_whole(path, written):
@@ -110,7 +111,7 @@ def test_what_did_not_run_to_its_end_has_no_page(change, message, tmp_path):
     change(notebook.cells[-2])
     nbformat.write(notebook, tmp_path / "mine.ipynb")
     with pytest.raises(ValueError, match=f"mine.ipynb.*{message}"):
-        render.write(tmp_path / "mine.ipynb")
+        report_page.write(tmp_path / "mine.ipynb")
     assert [p.name for p in tmp_path.iterdir()] == ["mine.ipynb"]
 
 
@@ -124,7 +125,7 @@ def test_what_is_no_notebook_is_told_in_a_line(content, tmp_path):
 
 @pytest.mark.parametrize("text", ["`", "``` python", "a\n```\nb\n``````\n", "~~~", "    ```"])
 def test_a_fence_holds_any_text(text):
-    page = render.pandoc(f"{render.fenced(text, '.output')}\n\n# After", "html5", "--metadata=pagetitle:x")
+    page = report_page.pandoc(f"{report_page.fenced(text, '.output')}\n\n# After", "html5", "--metadata=pagetitle:x")
     assert re.findall("<h1.*?>(.*)</h1>", page) == ["After"]
     assert re.search(r'(?s)<pre class="output"><code>(.*)</code></pre>', page)[1] == text.rstrip()
 
@@ -132,12 +133,19 @@ def test_a_fence_holds_any_text(text):
 @pytest.mark.parametrize("text, open_at", [("```\na", "```"), ("~~~~ x\n```\n~~~", "~~~~"), ("a `b` ```c```", ""), ("```\na\n`````", ""),
                                            ("```\n``\n", "```"), ("- a\n- b", "")])
 def test_markdown_closes_what_it_opens(text, open_at):
-    assert render.closed(text) == (f"{text}\n{open_at}" if open_at else text)
+    assert report_page.closed(text) == (f"{text}\n{open_at}" if open_at else text)
 
 
-def test_every_reference_of_a_notebook_is_to_a_label_of_its_own():
+def test_every_reference_of_a_notebook_is_to_a_label_of_its_own_or_of_another():
     for path in parameters.NOTEBOOKS.glob("[0-9]*.ipynb"):
         cells = nbformat.read(path, 4).cells
-        labels = {render.split_options(cell.source)[0].get("label") for cell in cells if cell.cell_type == "code"}
-        told = {found[1] for cell in cells if cell.cell_type == "markdown" for found in render.REFERENCE.finditer(cell.source)}
-        assert {name for name in told if name.startswith(("fig:", "tbl:"))} <= labels, path
+        texts = [cell.source for cell in cells if labels.said(cell)]
+        texts += [str(options.get(f"{kind}-cap")) for _, kind, options, _ in labels.counted(cells)]
+        told = {found[1] for text in texts for found in labels.REFERENCE.finditer(text)}
+        assert told <= labels.known().keys(), path
+
+
+def test_a_reference_to_another_notebook_is_words_and_no_link():
+    cells = [new.new_markdown_cell("La @fig:escala, la @fig:mine y la @fig:none.")]
+    report_page.resolve(cells, {"fig:mine": "9.1"}, strict=False)
+    assert cells[0].source == f"La {labels.known()['fig:escala']}, la [figura\u00a09.1](#fig:mine) y la @fig:none."

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from papermill.translators import PythonTranslator
 
-from helpers.artifacts import store
+from helpers.artifacts import paths
 from helpers.report import parameters
 from helpers.report.parameters import FILE, Listed
 
@@ -80,7 +80,7 @@ def test_a_whole_profile_by_hand_says_what_to_do():
     ({"dataset": "all", "n_gain": 2_001}, "n_gain must be at most 2000, the images at hand with dataset = 'all', got 2001"),
     ({"dataset": "cifar10", "train_size": 5_010}, "train_size must be at most 5000, .*got 5010 .`make data` brings all")])
 def test_no_more_images_than_are_at_hand(given, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "DATA", tmp_path)
+    monkeypatch.setattr(paths, "DATA", tmp_path)
     given = {"n_gain": 10, "train_size": None} | given
     check = lambda: parameters.check(given, dataset=["all", "mnist", "cifar10"], n_gain=range(10, 10_001),
                                      train_size=[None, range(100, 54_211, 10)])

@@ -8,10 +8,9 @@ import tensorflow as tf
 from scipy.spatial import distance
 from scipy.stats import spearmanr
 
+from helpers import datasets, networks, saliency
 from helpers.attacks import gradients, layers
-from helpers.datasets import loading as datasets
-from helpers.networks import models, training
-from helpers.saliency import maps as saliency
+from helpers.networks import models
 
 RNG = np.random.default_rng(0)
 
@@ -47,7 +46,7 @@ def test_grad_cam_by_hand():
 
 @pytest.mark.parametrize("key, layer, side", [(("mnist", "lenet"), "c3", 10), (("cifar10", "resnet"), "stage3_block3_relu", 8)])
 def test_default_layers_and_sizes(key, layer, side):
-    model, _ = training.load_or_train(training.RECIPES[key])
+    model, _ = networks.load_or_train(networks.RECIPES[key])
     data = datasets.load(key[0])
     assert saliency.default_layer(model) == layer and model.get_layer(layer).output.shape[1] == side
     maps = saliency.grad_cam(model, data.x_test[:3], data.y_test[:3])

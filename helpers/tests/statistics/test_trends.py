@@ -4,8 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from helpers.statistics import trends
-from helpers.study import accuracy as evaluation
+from helpers.statistics import intervals, trends
 
 
 def test_a_trend_has_its_sign_and_size():
@@ -63,10 +62,10 @@ def test_too_little_is_refused(values):
 
 def test_the_crossed_bootstrap_sees_both_sources_of_chance():
     rng = np.random.default_rng(2)
-    width = lambda values: np.diff(evaluation.crossed_bootstrap(np.mean, values))[0]
+    width = lambda values: np.diff(intervals.crossed_bootstrap(np.mean, values))[0]
     of_seeds = np.repeat(rng.normal(0, 1, (10, 1)), 200, axis=1)
     of_images = np.repeat(rng.normal(0, 1, (1, 200)), 10, axis=0)
     np.testing.assert_allclose(width(of_seeds), 2 * 1.96 * of_seeds[:, 0].std() / np.sqrt(10), rtol=0.2)
     np.testing.assert_allclose(width(of_images), 2 * 1.96 * of_images[0].std() / np.sqrt(200), rtol=0.2)
-    several = evaluation.crossed_bootstrap(lambda v: v.mean(axis=(-2, -1)), np.stack([of_seeds, of_images]))
+    several = intervals.crossed_bootstrap(lambda v: v.mean(axis=(-2, -1)), np.stack([of_seeds, of_images]))
     assert several[0].shape == (2,) and (several[0] < several[1]).all()

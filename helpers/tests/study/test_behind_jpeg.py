@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from helpers import attacks, datasets, jpeg, networks
 from helpers.artifacts import store
-from helpers.attacks import fgsm_pgd as attacks, gradients
-from helpers.datasets import loading as datasets
-from helpers.jpeg import codec as jpeg
-from helpers.networks import training
-from helpers.study import accuracy as evaluation, behind_jpeg as defense, under_attack as robustness
+from helpers.attacks import gradients
+from helpers.jpeg import attacker as jpeg_attacker
+from helpers.study import behind_jpeg, under_attack
 
-RECIPE = training.RECIPES["mnist", "lenet"]
+RECIPE = networks.RECIPES["mnist", "lenet"]
 N = 20
 
 
@@ -25,12 +24,12 @@ def case(lenet):
 @pytest.fixture
 def short(monkeypatch):
     """Shorter ladders and attacks; everything goes to the test's own folder."""
-    monkeypatch.setattr(robustness, "NB_ITER", 5)
-    monkeypatch.setitem(robustness.LADDERS, ("mnist", np.inf), (0, 0.1, 0.3))
-    monkeypatch.setitem(defense.LADDERS, "mnist", (0, 0.1, 0.3))
-    monkeypatch.setitem(defense.RADII, "mnist", (0, 0.1, 0.3))
-    monkeypatch.setattr(defense, "DRAWS", 2)
-    monkeypatch.setattr(defense, "NB_ITER", 10)
+    monkeypatch.setattr(under_attack, "NB_ITER", 5)
+    monkeypatch.setitem(under_attack.LADDERS, ("mnist", np.inf), (0, 0.1, 0.3))
+    monkeypatch.setitem(behind_jpeg.LADDERS, "mnist", (0, 0.1, 0.3))
+    monkeypatch.setitem(behind_jpeg.RADII, "mnist", (0, 0.1, 0.3))
+    monkeypatch.setattr(behind_jpeg, "DRAWS", 2)
+    monkeypatch.setattr(jpeg_attacker, "NB_ITER", 10)
 
 
 def _behind(model, x, quality):
@@ -39,46 +38,46 @@ def _behind(model, x, quality):
 
 def test_clean_and_blind_answers_are_those_behind_the_real_codec(short, case):
     model, x, y = case
-    kept = defense.clean(RECIPE, n=N)
+    kept = behind_jpeg.clean(RECIPE, n=N)
     for quality, answer in zip(kept["quality"], kept["answer"], strict=True):
         assert np.array_equal(answer, _behind(model, x, int(quality)))
-    kept = defense.blind(RECIPE, "fgsm", norm=np.inf, n=N)
-    x_adv = robustness.attacked(model, x, y, "fgsm", eps=0.3)
+    kept = behind_jpeg.blind(RECIPE, "fgsm", norm=np.inf, n=N)
+    x_adv = under_attack.attacked(model, x, y, "fgsm", eps=0.3)
     for quality, answer in zip(kept["quality"], kept["answer"][2], strict=True):
         assert np.array_equal(answer, _behind(model, x_adv, int(quality)))
     assert np.array_equal(kept["answer"][0, 0], _behind(model, x, 0))
 
 
-@pytest.mark.parametrize("how", defense.AWARE)
+@pytest.mark.parametrize("how", behind_jpeg.AWARE)
 def test_what_the_aware_attacker_broke_stays_broken(short, case, how):
     model, x, y = case
-    kept = defense.aware(RECIPE, how, 50, n=N)
+    kept = behind_jpeg.aware(RECIPE, how, 50, n=N)
     right = kept["answer"] == y
     assert np.array_equal(kept["answer"][0], _behind(model, x, 50))
     assert (right[1:] <= right[:-1]).all() and right[-1].mean() < right[0].mean()
-    blind = defense.blind(RECIPE, "pgd_margin", norm=np.inf, n=N)["answer"]
-    column = defense.QUALITIES.index(50)
+    blind = behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=N)["answer"]
+    column = behind_jpeg.QUALITIES.index(50)
     assert right[-1].sum() <= (blind[-1, column] == y).sum()
 
 
 @pytest.mark.parametrize("attacker", ["blind", "one identity", "mixed differentiable"])
 def test_draws_differ_and_repeat(short, case, attacker):
     model, x, y = case
-    kept = defense.drawn(RECIPE, attacker, n=N)
+    kept = behind_jpeg.drawn(RECIPE, attacker, n=N)
     assert kept["image"].shape == kept["block"].shape == (3, 2, N)
     assert np.mean(kept["image"][0] == y) > 0.9 and np.mean(kept["block"][0] == y) > 0.9
     assert np.mean(kept["image"][2] == y) < 0.9
-    again = defense.drawn(RECIPE, attacker, n=N)
+    again = behind_jpeg.drawn(RECIPE, attacker, n=N)
     assert all(np.array_equal(kept[name], again[name]) for name in kept)
     with pytest.raises(ValueError, match="attacker must be one of blind, one identity, .*, got 'all'"):
-        defense.drawn(RECIPE, "all", n=N)
+        behind_jpeg.drawn(RECIPE, "all", n=N)
 
 
 def test_quality_0_is_the_network_alone(short, case):
     model, x, y = case
-    kept = defense.aware(RECIPE, "identity", 0, n=N)
+    kept = behind_jpeg.aware(RECIPE, "identity", 0, n=N)
     assert np.array_equal(kept["answer"][0], gradients.logits(model, x).argmax(axis=1))
-    x_adv = defense.pgd(model, x, y, eps=0.1, seed=0)
+    x_adv = jpeg_attacker.pgd(model, x, y, eps=0.1, seed=0)
     broken = (gradients.logits(model, x_adv).argmax(axis=1) != y) & (kept["answer"][0] == y)
     assert np.array_equal(kept["answer"][1] != y, broken | (kept["answer"][0] != y))
 
@@ -86,22 +85,22 @@ def test_quality_0_is_the_network_alone(short, case):
 def test_a_perturbation_is_lengthened_until_the_real_codec_lets_it_through(case):
     model, x, y = case
     short = x + np.float32(0.5) * (attacks.pgd(model, x, y, eps=0.3, eps_iter=0.02, nb_iter=20, seed=0) - x)
-    l2 = defense._reach(model, x, short, y, 25)
+    l2 = behind_jpeg._reach(model, x, short, y, 25)
     found = np.isfinite(l2)
     assert found.any() and (l2[found] >= attacks.l2(short - x)[found] - 1e-4).all()
     longest = np.clip(x + 4 * (short - x), 0, 1)
     assert (_behind(model, longest, 25)[~found] == y[~found]).all()
-    assert np.isinf(defense._reach(model, x, x, y, 25)).all()
+    assert np.isinf(behind_jpeg._reach(model, x, x, y, 25)).all()
 
 
 PERFECT = [  # what makes each kind, and its arrays of a defence that nothing breaks
-    ("jpeg_clean", lambda: defense.clean(RECIPE, n=N), {"answer": (1, N)}),
-    ("jpeg_blind", lambda: defense.blind(RECIPE, "pgd_margin", norm=np.inf, n=N), {"answer": (3, 6, N)}),
-    ("jpeg_aware", lambda: defense.aware(RECIPE, "differentiable", 50, n=N), {"answer": (3, N)}),
-    ("jpeg_drawn", lambda: defense.drawn(RECIPE, "one identity", n=N), {"image": (3, 2, N), "block": (3, 2, N)})]
-RECOMPUTE = {"jpeg_clean": defense.recompute_jpeg_clean, "jpeg_blind": defense.recompute_jpeg_blind,
-             "jpeg_aware": defense.recompute_jpeg_aware, "jpeg_drawn": defense.recompute_jpeg_drawn,
-             "jpeg_distances": defense.recompute_jpeg_distances}
+    ("jpeg_clean", lambda: behind_jpeg.clean(RECIPE, n=N), {"answer": (1, N)}),
+    ("jpeg_blind", lambda: behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=N), {"answer": (3, 6, N)}),
+    ("jpeg_aware", lambda: behind_jpeg.aware(RECIPE, "differentiable", 50, n=N), {"answer": (3, N)}),
+    ("jpeg_drawn", lambda: behind_jpeg.drawn(RECIPE, "one identity", n=N), {"image": (3, 2, N), "block": (3, 2, N)})]
+RECOMPUTE = {"jpeg_clean": behind_jpeg.recompute_jpeg_clean, "jpeg_blind": behind_jpeg.recompute_jpeg_blind,
+             "jpeg_aware": behind_jpeg.recompute_jpeg_aware, "jpeg_drawn": behind_jpeg.recompute_jpeg_drawn,
+             "jpeg_distances": behind_jpeg.recompute_jpeg_distances}
 
 
 def _kept(made, kind):
@@ -137,32 +136,32 @@ def test_a_forged_perfect_defence_is_refused(made, short, case, kind, make, shap
 
 
 def test_answers_that_are_another_attacks_are_found(made, short, case):
-    defense.blind(RECIPE, "noise", norm=np.inf, n=N)
+    behind_jpeg.blind(RECIPE, "noise", norm=np.inf, n=N)
     path, _, noise = _kept(made, "jpeg_blind")
     path.unlink(), store.record_path(path).unlink()
-    defense.blind(RECIPE, "pgd_margin", norm=np.inf, n=N)
+    behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=N)
     assert False in _outcomes("jpeg_blind", *_forged(made, "jpeg_blind", answer=noise["answer"]))
 
 
 @pytest.mark.parametrize("factor", [0, 1e-6, 3])
 def test_forged_distances_are_found(made, case, factor):
-    kept = defense.distances(RECIPE, 25, n=4)
+    kept = behind_jpeg.distances(RECIPE, 25, n=4)
     assert np.array_equal(kept["answer"], kept["y"]) and (kept["l2"] > 0).all() and np.isfinite(kept["l2"]).all()
     assert set(_outcomes("jpeg_distances", *_kept(made, "jpeg_distances")[1:], most=4)) == {True}
-    assert np.array_equal(defense.distances(RECIPE, 25, n=4)["l2"], kept["l2"])
+    assert np.array_equal(behind_jpeg.distances(RECIPE, 25, n=4)["l2"], kept["l2"])
     forged = _forged(made, "jpeg_distances", l2=kept["l2"] * factor)
     assert False in _outcomes("jpeg_distances", *forged, most=4)
     if factor != 1e-6:  # that none is so near, only a whole search shows
         with pytest.raises(ValueError, match="are not those that it computes"):
-            defense.distances(RECIPE, 25, n=4)
+            behind_jpeg.distances(RECIPE, 25, n=4)
 
 
 @pytest.mark.parametrize("make", [
-    lambda n: defense.clean(RECIPE, n=n), lambda n: defense.blind(RECIPE, "pgd_margin", norm=np.inf, n=n),
-    lambda n: defense.blind(RECIPE, "noise", norm=2, n=n), lambda n: defense.aware(RECIPE, "identity", 50, n=n),
-    lambda n: defense.drawn(RECIPE, "mixed identity", n=n)])
+    lambda n: behind_jpeg.clean(RECIPE, n=n), lambda n: behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=n),
+    lambda n: behind_jpeg.blind(RECIPE, "noise", norm=2, n=n), lambda n: behind_jpeg.aware(RECIPE, "identity", 50, n=n),
+    lambda n: behind_jpeg.drawn(RECIPE, "mixed identity", n=n)])
 def test_fewer_images_are_the_first_of_those_kept(made, short, case, monkeypatch, make):
-    monkeypatch.setitem(robustness.LADDERS, ("mnist", 2), (0, 1, 4))
+    monkeypatch.setitem(under_attack.LADDERS, ("mnist", 2), (0, 1, 4))
     many = make(N)
     few, count = make(7), len(list(made.glob("jpeg_*.npz")))
     assert count == 1  # nothing was computed
@@ -175,28 +174,28 @@ def test_fewer_images_are_the_first_of_those_kept(made, short, case, monkeypatch
 
 def test_all_that_decides_an_artifact_is_in_its_key(made, short, case, monkeypatch):
     def keys():
-        defense.blind(RECIPE, "pgd_margin", norm=np.inf, n=2)
-        defense.aware(RECIPE, "identity", 50, n=2)
-        defense.drawn(RECIPE, "one identity", n=2)
+        behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=2)
+        behind_jpeg.aware(RECIPE, "identity", 50, n=2)
+        behind_jpeg.drawn(RECIPE, "one identity", n=2)
         return {path.stem for path in made.glob("jpeg_*.npz")}
 
-    for change in ((defense, "NB_ITER", 3), (defense, "STRIDE", 0.5), (defense, "DRAWN", (30, 60)), (defense, "DRAWS", 1),
-                   (defense, "QUALITIES", (0, 50)), (robustness, "NB_ITER", 2), (robustness, "STRIDE", 2.0)):
+    for change in ((behind_jpeg, "NB_ITER", 3), (behind_jpeg, "STRIDE", 0.5), (behind_jpeg, "DRAWN", (30, 60)), (behind_jpeg, "DRAWS", 1),
+                   (behind_jpeg, "QUALITIES", (0, 50)), (under_attack, "NB_ITER", 2), (under_attack, "STRIDE", 2.0)):
         before = keys()
         monkeypatch.setattr(*change)
         assert keys() > before, change
-    for ladders, key in ((defense.LADDERS, "mnist"), (defense.RADII, "mnist"), (robustness.LADDERS, ("mnist", np.inf))):
+    for ladders, key in ((behind_jpeg.LADDERS, "mnist"), (behind_jpeg.RADII, "mnist"), (under_attack.LADDERS, ("mnist", np.inf))):
         before = keys()
         monkeypatch.setitem(ladders, key, (0, 0.2))
         assert keys() > before, key
 
 
 def test_other_settings_cannot_be_recomputed_here(made, short, case, monkeypatch):
-    defense.aware(RECIPE, "identity", 50, n=2)
+    behind_jpeg.aware(RECIPE, "identity", 50, n=2)
     _, parameters, kept = _kept(made, "jpeg_aware")
-    monkeypatch.setattr(defense, "NB_ITER", 3)
+    monkeypatch.setattr(jpeg_attacker, "NB_ITER", 3)
     with pytest.raises(store.NotHere, match="other settings"):
-        next(defense.recompute_jpeg_aware(parameters, kept, np.random.default_rng()))
+        next(behind_jpeg.recompute_jpeg_aware(parameters, kept, np.random.default_rng()))
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
@@ -207,9 +206,9 @@ def test_a_confined_step_has_its_norm_and_keeps_to_its_coefficients(name):
     y = gradients.logits(model, x).argmax(axis=1)
     passing = [np.zeros((8, 8), np.float32) for _ in range(1 if name == "mnist" else 3)]
     passing[0][:2, :2] = 1
-    x_adv = defense.confined(model, x, y, passing, eps=0.05)
+    x_adv = behind_jpeg.confined(model, x, y, passing, eps=0.05)
     np.testing.assert_allclose(attacks.l2(x_adv - x), 0.05, rtol=1e-3)
     luma = jpeg.coefficients(x_adv - x)[0][:, :3, :3]
     assert np.abs(luma[..., 2:, :]).max() < 1e-3 * np.abs(luma[..., :2, :2]).max()
-    before, after = (evaluation.margins(gradients.logits(model, images), y) for images in (x, x_adv))
+    before, after = (gradients.margins(gradients.logits(model, images), y) for images in (x, x_adv))
     assert (after < before).all()

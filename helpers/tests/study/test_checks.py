@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from helpers.attacks import fgsm_pgd as attacks, float64, gradients
-from helpers.datasets import loading as datasets
-from helpers.jpeg import codec as jpeg
+from helpers import attacks, datasets, jpeg
+from helpers.attacks import float64, gradients
 from helpers.report import text
-from helpers.study import accuracy as evaluation, checks
+from helpers.study import checks
 
 masked = pytest.mark.filterwarnings("ignore::helpers.attacks.gradients.ZeroGradient")  # of networks masked on purpose
 
@@ -33,7 +32,7 @@ def case():
     x = np.random.default_rng(0).uniform(0, 1, (400, 8, 8, 1)).astype(np.float32)
     logits = gradients.logits(model, x)
     y = logits.argmax(axis=1)
-    F = evaluation.margins(logits, y)
+    F = gradients.margins(logits, y)
     clear = np.flatnonzero((F > 0.11) & (F < 0.6))[:N]
     assert len(clear) == N
     return model, _network(1000.0), x[clear], y[clear]
@@ -62,7 +61,7 @@ def test_kept_checks_are_computed_once(made):
     first, again = (checks.kept({"network": "n", "n": 3}, rows, model="LeNet-5") for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
     pd.testing.assert_frame_equal(first, checks.table(rows(), model="LeNet-5"), check_dtype=False)
-    assert len(calls) == 2 and first.passed.dtype == bool and checks.summary([first]) == checks.summary([again])
+    assert len(calls) == 2 and first.passed.dtype == bool and text.checks_by_network([first]) == text.checks_by_network([again])
     assert len(checks.kept({"network": "n", "n": 4}, rows, model="LeNet-5")) == 3 and len(calls) == 3
 
 
@@ -70,8 +69,8 @@ def test_unmet_checks_are_told_once_each_with_where():
     good = checks.table([checks.row("ball", 0.0), checks.row("cw_success", 0.2)], model="ResNet-20")
     bad = [checks.table([checks.row("monotone", value), checks.row("ball", 0.0)], model=model)
            for value, model in ((3.0, "LeNet-5"), (np.nan, "ResNet-20"))]
-    assert checks.unmet([good]) == "Se cumplen todas." == checks.unmet([])
-    one, two = checks.unmet([good, bad[0]]), checks.unmet([good, *bad])
+    assert text.unmet_checks([good]) == "Se cumplen todas." == text.unmet_checks([])
+    one, two = text.unmet_checks([good, bad[0]]), text.unmet_checks([good, *bad])
     assert one.startswith("No se cumple una comprobación: ") and one.endswith("umbral 0: 3 en la LeNet-5.")
     assert two.startswith("No se cumplen 2 comprobaciones: ") and two.count("umbral") == 1
     assert "3 en la LeNet-5 y " in two and two.endswith("en la ResNet-20.")

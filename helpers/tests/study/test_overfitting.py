@@ -7,13 +7,12 @@ import pytest
 import tensorflow as tf
 from distributed import Client, LocalCluster
 
+from helpers import datasets, networks, saliency
+from helpers.artifacts import paths as artifacts_paths
 from helpers.artifacts import store, sweeps
 from helpers.attacks import gradients
-from helpers.datasets import loading as datasets
-from helpers.networks import training
-from helpers.report import parameters
-from helpers.saliency import maps as saliency
-from helpers.study import accuracy as evaluation, overfitting
+from helpers.report import parameters as report_parameters
+from helpers.study import accuracy, overfitting
 
 SIZES = {"n": 20, "n_distance": 3}
 SETTINGS = {"settings": store.as_kept(overfitting.SETTINGS)}
@@ -21,17 +20,17 @@ SETTINGS = {"settings": store.as_kept(overfitting.SETTINGS)}
 
 def test_checkpoints_of_one_run_are_measured_by_themselves(made):
     recipe = overfitting.recipe(0, epochs=2, label_noise=0.2, train_size=300)
-    found = overfitting.measure(training.as_json(recipe), [1, 2], **SIZES, **SETTINGS)
+    found = overfitting.measure(networks.as_json(recipe), [1, 2], **SIZES, **SETTINGS)
     data = datasets.load("mnist")
     x, y = data.x_test[:20], data.y_test[:20]
     for k, epochs in enumerate((1, 2)):
-        model, _ = training.load_or_train(overfitting.recipe(0, epochs=epochs, label_noise=0.2, train_size=300))
-        logits = evaluation.predict(model, data.x_test)
+        model, _ = networks.load_or_train(overfitting.recipe(0, epochs=epochs, label_noise=0.2, train_size=300))
+        logits = accuracy.predict(model, data.x_test)
         np.testing.assert_allclose(found["test_accuracy"][k], np.mean(logits.argmax(axis=1) == data.y_test), atol=2e-4)
         loss = keras.losses.sparse_categorical_crossentropy(data.y_test, logits, from_logits=True)
         np.testing.assert_allclose(found["test_loss"][k], np.mean(loss), rtol=1e-3)
-        (seen, told), *_ = training.images(recipe)
-        np.testing.assert_allclose(found["train_accuracy"][k], np.mean(evaluation.predict(model, seen).argmax(axis=1) == told))
+        (seen, told), *_ = networks.images(recipe)
+        np.testing.assert_allclose(found["train_accuracy"][k], np.mean(accuracy.predict(model, seen).argmax(axis=1) == told))
         with tf.GradientTape() as tape:  # FGSM by hand, from the probabilities
             images = tf.constant(x)
             tape.watch(images)
@@ -39,13 +38,13 @@ def test_checkpoints_of_one_run_are_measured_by_themselves(made):
             value = -tf.math.log(tf.gather(p / tf.reduce_sum(p, axis=1, keepdims=True), y, axis=1, batch_dims=1))
         step = np.sign(tape.gradient(value, images))
         for e in (2, 5):
-            by_hand = evaluation.predict(model, np.clip(x + overfitting.EPS[e] * step, 0, 1)).argmax(axis=1) == y
+            by_hand = accuracy.predict(model, np.clip(x + overfitting.EPS[e] * step, 0, 1)).argmax(axis=1) == y
             assert np.mean(found["right"][k, 0, e] == by_hand) >= 0.95
-        clean = evaluation.predict(model, x).argmax(axis=1) == y
+        clean = accuracy.predict(model, x).argmax(axis=1) == y
         assert (found["right"][k, :, 0] == clean).all()
         assert ((found["l2"][k] == 0) == ~clean[:3]).all() and np.isfinite(found["l2"][k]).all()
         assert (np.diff(found["right"][k, -1].astype(int), axis=0) <= 0).all()  # PGD's balls are nested
-        np.testing.assert_allclose(found["profile"][k, 0, 0], evaluation.margins(evaluation.predict(model, x[:3]), y[:3]),
+        np.testing.assert_allclose(found["profile"][k, 0, 0], gradients.margins(accuracy.predict(model, x[:3]), y[:3]),
                                    rtol=1e-3, atol=1e-4)
 
 
@@ -84,11 +83,11 @@ def test_a_study_joins_its_runs_in_order(made, in_process):
     epochs, layers = found.values()
     assert epochs["value"].tolist() == [1, 2, 3] and epochs["right"].shape == (3, 2, 6, 13, 20)
     assert layers["parameters"][2, 0] - layers["parameters"][0, 0] == 2 * (84 * 84 + 84)
-    run = {"recipe": training.as_json(overfitting.recipe(1, epochs=3, train_size=200)), "epochs": [1, 2, 3], **SIZES, **SETTINGS}
+    run = {"recipe": networks.as_json(overfitting.recipe(1, epochs=3, train_size=200)), "epochs": [1, 2, 3], **SIZES, **SETTINGS}
     one = store.cached("overfitting_run", run, None)  # of the second seed, as the worker sent it
     for name in ("test_loss", "l2", "right"):
         assert np.array_equal(epochs[name][:, 1], one[name])
-    deep = {"recipe": training.as_json(overfitting.recipe(0, epochs=1, extra_layers=2, label_noise=0.2, train_size=200)),
+    deep = {"recipe": networks.as_json(overfitting.recipe(0, epochs=1, extra_layers=2, label_noise=0.2, train_size=200)),
             "epochs": [1], **SIZES, **SETTINGS}
     assert np.array_equal(layers["profile"][2, 0], store.cached("overfitting_run", deep, None)["profile"][0])
     kept = {path.name for path in made.iterdir()}
@@ -130,7 +129,7 @@ def test_sizes_of_a_study_that_are_none(given, message, made):
 def test_the_study_itself_and_chapter_6_allow_the_same():
     for axis, values in overfitting.AXES.items():
         assert overfitting._checked(axis, None) == overfitting._checked(axis, list(values)) == values
-    _, allowed = parameters._declared(parameters.NOTEBOOKS / "06_sobreajuste.ipynb")
+    _, allowed = report_parameters._declared(report_parameters.NOTEBOOKS / "06_sobreajuste.ipynb")
     named = {"study_epochs": "epochs", "study_layers": "layers", "study_widths": "width"}
     for name, axis in named.items():
         assert allowed[name] == [None, overfitting.ALLOWED[axis]]
@@ -156,14 +155,14 @@ def test_losses_of_attacks_that_are_mistaken_and_mended():
 @pytest.fixture(scope="module")
 def run():
     """A shipped run of several epochs, on all its images: (parameters, arrays)."""
-    for path in sorted(store.SHIPPED.glob("overfitting_run-*.npz")):
+    for path in sorted(artifacts_paths.SHIPPED.glob("overfitting_run-*.npz")):
         parameters = store.read_record(path)["parameters"]
         if len(parameters["epochs"]) > 1:
             return parameters, store.read(path)
 
 
 def test_every_shipped_run_agrees_with_itself():
-    paths = sorted(store.SHIPPED.glob("overfitting_run-*.npz"))
+    paths = sorted(artifacts_paths.SHIPPED.glob("overfitting_run-*.npz"))
     for path in np.random.default_rng().permutation(paths)[:20]:
         overfitting.prove_run(store.read_record(path)["parameters"], store.read(path))
 
@@ -212,7 +211,7 @@ def test_fewer_images_of_a_run_are_the_first_of_those_kept(made):
 
 
 def test_a_worker_with_other_settings_says_so():
-    recipe = training.as_json(overfitting.recipe(0, epochs=1, train_size=200))
+    recipe = networks.as_json(overfitting.recipe(0, epochs=1, train_size=200))
     with pytest.raises(ValueError, match="settings must be this code's"):
         overfitting.measure(recipe, [1], 20, 3, {**SETTINGS["settings"], "eps": [0, 0.1]})
 
@@ -220,14 +219,14 @@ def test_a_worker_with_other_settings_says_so():
 def test_verify_trains_the_first_epoch_of_a_run_again(made, monkeypatch):
     monkeypatch.setattr(overfitting, "EPOCHS", (1, 2))
     recipe = overfitting.recipe(1, epochs=2)
-    monkeypatch.setattr(training, "images", lambda recipe, own=training.images: _few(own(recipe)))
-    parameters = {"recipe": training.as_json(recipe), "epochs": [1, 2], **SIZES, **SETTINGS}
+    monkeypatch.setattr(networks, "images", lambda recipe, own=networks.images: _few(own(recipe)))
+    parameters = {"recipe": networks.as_json(recipe), "epochs": [1, 2], **SIZES, **SETTINGS}
     kept = overfitting.measure(**parameters)
     outcomes = list(overfitting.recompute_overfitting_run(parameters, kept, np.random.default_rng(0)))
     assert all(agrees for *_, agrees in outcomes) and outcomes[-1][0] == "after an epoch, under attack"
     forged = kept | {"test_loss": kept["test_loss"] * 1.2, "train_margin": kept["train_margin"] * 1.5}
     assert not all(agrees for *_, agrees in overfitting.recompute_overfitting_run(parameters, forged, np.random.default_rng(0)))
-    other = parameters | {"recipe": training.as_json(overfitting.recipe(0, epochs=2))}
+    other = parameters | {"recipe": networks.as_json(overfitting.recipe(0, epochs=2))}
     *_, last = overfitting.recompute_overfitting_run(other, kept, np.random.default_rng(0))
     assert last[-1] is None and "does not ship" in last[2]
 

@@ -3,22 +3,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers import networks
 from helpers.artifacts import store
-from helpers.networks import training
-from helpers.study import behind_jpeg as defense, checks, scrutiny, under_attack as robustness
+from helpers.jpeg import attacker
+from helpers.study import behind_jpeg, checks, scrutiny, under_attack
 from helpers.tests import forgery
 
-LENET, ADVERSARIAL = training.RECIPES["mnist", "lenet"], training.ADVERSARIAL["mnist", "lenet"]
+LENET, ADVERSARIAL = networks.RECIPES["mnist", "lenet"], networks.ADVERSARIAL["mnist", "lenet"]
 SIZES = {"n_check": 4, "few": 1, "seed": 0}
 
 
 @pytest.fixture
 def quick(made, monkeypatch):
     """The shipped LeNets of MNIST in an otherwise empty store, and attacks of few iterations."""
-    monkeypatch.setattr(robustness, "NB_ITER", 3)
-    monkeypatch.setattr(robustness, "CARLINI_WAGNER", robustness.CARLINI_WAGNER | {"max_iterations": 40})
+    monkeypatch.setattr(under_attack, "NB_ITER", 3)
+    monkeypatch.setattr(under_attack, "CARLINI_WAGNER", under_attack.CARLINI_WAGNER | {"max_iterations": 40})
     monkeypatch.setattr(scrutiny, "SQUARE", 5)
-    monkeypatch.setattr(defense, "NB_ITER", 2)
+    monkeypatch.setattr(attacker, "NB_ITER", 2)
     forgery.networks(monkeypatch, LENET, ADVERSARIAL)
 
 
@@ -63,11 +64,11 @@ def _keys():
 
 
 @pytest.mark.parametrize("module, name, value, changes", [
-    (robustness, "NB_ITER", 41, {"attacks", "jpeg"}), (robustness, "STRIDE", 2.0, {"attacks", "jpeg"}),
-    (robustness, "ATTACKS", ("fgsm",), {"attacks"}), (robustness, "REFERENCE", {"mnist": 0.1}, {"attacks"}),
-    (robustness, "CARLINI_WAGNER", {}, {"attacks"}), (scrutiny, "SQUARE", 10, {"attacks"}),
-    (scrutiny, "SMALL", {"mnist": 0.2}, {"jpeg"}), (defense, "NB_ITER", 10, {"jpeg"}),
-    (defense, "STRIDE", 1 / 4, {"jpeg"}), (defense, "AWARE", ("identity",), {"jpeg"}), (defense, "FIXED", (10,), {"jpeg"}),
+    (under_attack, "NB_ITER", 41, {"attacks", "jpeg"}), (under_attack, "STRIDE", 2.0, {"attacks", "jpeg"}),
+    (under_attack, "ATTACKS", ("fgsm",), {"attacks"}), (under_attack, "REFERENCE", {"mnist": 0.1}, {"attacks"}),
+    (under_attack, "CARLINI_WAGNER", {}, {"attacks"}), (scrutiny, "SQUARE", 10, {"attacks"}),
+    (scrutiny, "SMALL", {"mnist": 0.2}, {"jpeg"}), (behind_jpeg, "NB_ITER", 10, {"jpeg"}),
+    (behind_jpeg, "STRIDE", 1 / 4, {"jpeg"}), (behind_jpeg, "AWARE", ("identity",), {"jpeg"}), (behind_jpeg, "FIXED", (10,), {"jpeg"}),
     (checks, "BOUNDS", checks.BOUNDS | {"masking_loss": ("≤", 9.0)}, {"attacks", "jpeg"}),
 ])
 def test_all_that_decides_checks_is_in_their_keys(monkeypatch, module, name, value, changes):
@@ -77,6 +78,6 @@ def test_all_that_decides_checks_is_in_their_keys(monkeypatch, module, name, val
 
 
 def test_what_ships_is_found_by_its_key():
-    rival = training.RECIPES["mnist", "resnet"]
+    rival = networks.RECIPES["mnist", "resnet"]
     assert store.has("checks", scrutiny.attacks_key(LENET, rival, n_check=100, few=scrutiny.FEW, seed=0))
     assert store.has("checks", scrutiny.jpeg_key(LENET, n_check=50, seed=0, quality=50))

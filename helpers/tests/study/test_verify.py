@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.artifacts import store
-from helpers.datasets import loading as datasets
-from helpers.networks import training
-from helpers.study import accuracy as evaluation, under_attack as robustness, verify
+from helpers import datasets, networks
+from helpers.artifacts import paths, store
+from helpers.statistics import intervals
+from helpers.study import accuracy, under_attack, verify
 from helpers.tests import forgery
 
-LENET, ADVERSARIAL = training.RECIPES["mnist", "lenet"], training.ADVERSARIAL["mnist", "lenet"]
+LENET, ADVERSARIAL = networks.RECIPES["mnist", "lenet"], networks.ADVERSARIAL["mnist", "lenet"]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_every_shipped_file_is_as_recorded_and_every_kind_has_its_function():
      "other parameters"),
 ], ids=["changed", "lost", "without a record", "strange", "renamed"])
 def test_files_that_are_not_as_recorded_are_named(both, change, told):
-    robustness.answers(LENET, "noise", norm=np.inf, n=4)
+    under_attack.answers(LENET, "noise", norm=np.inf, n=4)
     path, = forgery.shipped("answers")
     change(path)
     with store.shipped_alone(), pytest.raises(ValueError, match=told):
@@ -55,9 +55,9 @@ def test_minutes_that_cannot_be_are_refused_by_name(minutes):
 
 
 def test_what_ships_is_read_alone(both, made, monkeypatch, capsys):
-    robustness.answers(LENET, "noise", norm=np.inf, n=20)
+    under_attack.answers(LENET, "noise", norm=np.inf, n=20)
     path, = forgery.shipped("answers")
-    for part in (path, store.record_path(path), *store.SHIPPED.glob("network*")):  # of one's own, and other ones
+    for part in (path, store.record_path(path), *paths.SHIPPED.glob("network*")):  # of one's own, and other ones
         shutil.copy(part, made)
     forgery.arrays(made / path.name, lambda arrays: arrays.update(answer=(arrays["answer"] + 1) % 10))
     for name in (LENET.filename, ADVERSARIAL.filename):
@@ -65,11 +65,11 @@ def test_what_ships_is_read_alone(both, made, monkeypatch, capsys):
     monkeypatch.setenv("FRESH", "1")
     assert verify.verify(minutes=0.05, seed=1) == 0
     assert capsys.readouterr().out.split("network")[-1].split()[:5] == ["2", "2", "2", "0", "0"]
-    assert sorted(p.name for p in made.iterdir()) == sorted(p.name for p in store.SHIPPED.iterdir())
+    assert sorted(p.name for p in made.iterdir()) == sorted(p.name for p in paths.SHIPPED.iterdir())
 
 
 def test_nothing_compared_is_no_success(both, capsys):
-    for path in store.SHIPPED.glob("network*"):
+    for path in paths.SHIPPED.glob("network*"):
         path.unlink()
     store.cached("thing", {}, lambda: {"a": np.zeros(1)})
     forgery.shipped("thing")
@@ -79,16 +79,16 @@ def test_nothing_compared_is_no_success(both, capsys):
 
 
 def test_a_network_that_does_not_ship_is_said(both):
-    robustness.answers(LENET, "noise", norm=np.inf, n=4)
+    under_attack.answers(LENET, "noise", norm=np.inf, n=4)
     path, = forgery.shipped("answers")
-    for network in store.SHIPPED.glob("network*"):
+    for network in paths.SHIPPED.glob("network*"):
         network.unlink()
     (what, _, why, agrees), = forgery.units(path, 3)
     assert agrees is None and LENET.filename in why
 
 
 def test_the_weights_of_another_network_are_found(both, capsys):
-    first, second = (store.SHIPPED / recipe.filename for recipe in (LENET, ADVERSARIAL))
+    first, second = (paths.SHIPPED / recipe.filename for recipe in (LENET, ADVERSARIAL))
     moved = first.read_bytes()
     first.write_bytes(second.read_bytes())
     second.write_bytes(moved)
@@ -105,11 +105,11 @@ def measured(tmp_path_factory):
     """A folder with a table of accuracies under attack, the answers that it comes from and the network."""
     folder = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(robustness, "LADDERS", LADDERS)
-        patch.setattr(store, "MADE", folder)
+        patch.setattr(under_attack, "LADDERS", LADDERS)
+        patch.setattr(paths, "MADE", folder)
         patch.delenv("FRESH", raising=False)
-        robustness.accuracy_table([LENET], n=40)
-    for path in store.SHIPPED.glob(LENET.filename + "*"):
+        under_attack.accuracy_table([LENET], n=40)
+    for path in paths.SHIPPED.glob(LENET.filename + "*"):
         shutil.copy(path, folder)
     return folder
 
@@ -117,8 +117,8 @@ def measured(tmp_path_factory):
 @pytest.fixture
 def table(measured, made, monkeypatch):
     """The path of the table, as if it shipped with all of its folder; it is as it was afterwards."""
-    monkeypatch.setattr(robustness, "LADDERS", LADDERS)
-    monkeypatch.setattr(store, "SHIPPED", measured)
+    monkeypatch.setattr(under_attack, "LADDERS", LADDERS)
+    monkeypatch.setattr(paths, "SHIPPED", measured)
     path, = measured.glob("robust_accuracy-*.csv")
     before = path.read_bytes()
     yield path
@@ -128,14 +128,14 @@ def table(measured, made, monkeypatch):
 
 def _half(rows):
     rows["value"] = 0.5
-    rows["low"], rows["high"] = evaluation.interval(20, 40)
+    rows["low"], rows["high"] = intervals.interval(20, 40)
 
 
 def _two_images(rows):
     for i in range(len(rows)):
         correct = round(rows.loc[i, "value"] * 40)
         rows.loc[i, "value"] = (correct + (2 if correct < 39 else -2)) / 40
-        rows.loc[i, ["low", "high"]] = evaluation.interval(round(rows.loc[i, "value"] * 40), 40)
+        rows.loc[i, ["low", "high"]] = intervals.interval(round(rows.loc[i, "value"] * 40), 40)
 
 
 def _swapped(rows):
@@ -156,12 +156,12 @@ def test_a_forged_table_of_accuracies_is_found(table, change):
     assert forgery.disagrees(table, 25, seed=3)
     with pytest.raises(ValueError, match="accuracies"):
         for _ in range(20):  # on loading, two of its ten groups are drawn at random
-            robustness.accuracy_table([LENET], n=40)
+            under_attack.accuracy_table([LENET], n=40)
 
 
 def test_the_table_of_clean_accuracies_is_found(both):
-    measured = {recipe: evaluation.test_logits(recipe, 100) for recipe in (LENET, ADVERSARIAL)}
-    evaluation.accuracy_table(measured)
+    measured = {recipe: accuracy.test_logits(recipe, 100) for recipe in (LENET, ADVERSARIAL)}
+    accuracy.accuracy_table(measured)
     path, = forgery.shipped("accuracy")
     assert all(agrees for *_, agrees in forgery.units(path, 5))
     forgery.rows(path, lambda rows: rows.__setitem__("value", rows.value - 0.01))
@@ -169,7 +169,7 @@ def test_the_table_of_clean_accuracies_is_found(both):
 
 
 def test_forged_logits_are_found(both):
-    evaluation.test_logits(LENET, 200)
+    accuracy.test_logits(LENET, 200)
     path, = forgery.shipped("logits")
     assert all(agrees for *_, agrees in forgery.units(path, 3))
     forgery.arrays(path, lambda arrays: arrays["logits"].__setitem__(7, -arrays["logits"][7]))
@@ -179,11 +179,11 @@ def test_forged_logits_are_found(both):
 @pytest.fixture
 def counted(made):
     """The path of the shipped statistics of MNIST, in an otherwise empty store."""
-    store.SHIPPED.mkdir(parents=True)
-    for path in (store.ROOT / "data" / "shipped").glob("statistics-*.csv"):
+    paths.SHIPPED.mkdir(parents=True)
+    for path in (paths.ROOT / "data" / "shipped").glob("statistics-*.csv"):
         if "mnist" in path.read_text("utf8"):
-            shutil.copy(path, store.SHIPPED), shutil.copy(store.record_path(path), store.SHIPPED)
-    path, = store.SHIPPED.glob("*.csv")
+            shutil.copy(path, paths.SHIPPED), shutil.copy(store.record_path(path), paths.SHIPPED)
+    path, = paths.SHIPPED.glob("*.csv")
     return path
 
 
@@ -201,12 +201,12 @@ def test_forged_statistics_are_found(counted, split, quantity):
 
 def test_intervals_follow_from_values_alone():
     rows = pd.DataFrame({"n": [40, 10], "value": [0.5, 1.0]})
-    rows[["low", "high"]] = [evaluation.interval(20, 40), evaluation.interval(10, 10)]
-    assert evaluation.intervals_follow(rows)
+    rows[["low", "high"]] = [intervals.interval(20, 40), intervals.interval(10, 10)]
+    assert accuracy.intervals_follow(rows)
     for column, value in (("low", 0.2), ("high", 0.9), ("value", 0.52), ("value", 1.5), ("value", math.nan), ("n", 41)):
         changed = rows.copy()
         changed.loc[0, column] = value
-        assert not evaluation.intervals_follow(changed), column
+        assert not accuracy.intervals_follow(changed), column
 
 
 def test_the_chapters_that_read_a_kind_give_it_its_weight(monkeypatch):

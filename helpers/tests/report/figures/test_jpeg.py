@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.datasets import loading as datasets
-from helpers.jpeg import codec as jpeg
-from helpers.report.figures import jpeg as jpeg_plots
+from helpers import datasets, jpeg
 from helpers.bench import codec
+from helpers.report import figures
 
 
 @pytest.mark.parametrize("name, planes", [("mnist", 1), ("cifar10", 3)])
@@ -31,25 +30,25 @@ def test_the_steps_lead_to_the_decoded_luma(name, planes, quality):
 
 
 def test_the_lower_the_quality_the_paler():
-    shades = [sum(jpeg_plots.quality_style(q, (0, 10, 50, 90))["color"]) for q in (10, 50, 90)]
+    shades = [sum(figures.quality_style(q, (0, 10, 50, 90))["color"]) for q in (10, 50, 90)]
     assert shades[0] > shades[1] > shades[2]
-    assert jpeg_plots.quality_style(0, (0, 10))["color"] == "black"
-    assert [jpeg_plots.quality_label(q) for q in (0, 25)] == ["sin JPEG", "q = 25"]
+    assert figures.quality_style(0, (0, 10))["color"] == "black"
+    assert [figures.quality_label(q) for q in (0, 25)] == ["sin JPEG", "q = 25"]
 
 
 def test_a_curve_is_drawn_of_every_quality():
     right, ax = np.ones((3, 4, 5), bool), plt.figure().subplots()
-    jpeg_plots.curves_by_quality([0, 1, 2], right, (0, 10, 25, 50), ax, lambda count, n: (0, 1))
+    figures.curves_by_quality([0, 1, 2], right, (0, 10, 25, 50), ax, lambda count, n: (0, 1))
     assert len(ax.lines) == 4
     with pytest.raises(ValueError, match="zip"):  # one was computed that would not be seen
-        jpeg_plots.curves_by_quality([0, 1, 2], right, (0, 10, 25), ax, lambda count, n: (0, 1))
+        figures.curves_by_quality([0, 1, 2], right, (0, 10, 25), ax, lambda count, n: (0, 1))
     plt.close()
 
 
 def test_what_is_above_zero_decibels_has_a_dot():
     values = np.full((8, 8), -3.0)
     values[2, 5] = 0.1
-    ax, _ = jpeg_plots.map_of_decibels(values, plt.figure().subplots())
+    ax, _ = figures.map_of_decibels(values, plt.figure().subplots())
     assert np.array_equal(ax.lines[0].get_xydata(), [[5, 2]])
     plt.close()
 
