@@ -5,15 +5,15 @@ import tensorflow as tf
 from helpers.attacks import copies, fgsm_pgd, gradients
 
 
-def copy(model):
+def wide_copy(model):
     """Return a copy of a Keras model that computes in float64 all through, whatever is inside (copies.py)."""
     return copies.copy(model, "float64")
 
 
-def fgsm(model, x, y, *, eps, norm=np.inf):
+def wide_fgsm(model, x, y, *, eps, norm=np.inf):
     """Return attacks.fgsm's images, float32, with the gradient of the cross-entropy in float64.
 
-    model: `copy` of a network, or any callable from float64 images to float64 logits. Raises ValueError for
+    model: `wide_copy` of a network, or any callable from float64 images to float64 logits. Raises ValueError for
     what does not fit, and where the gradient is not finite; warns, as attacks.fgsm, of one that is zero.
     """
     x, y = _checked(model, x, y)

@@ -164,7 +164,7 @@ def masking(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, seed=0, model64
 
     Three signs: gradients of the cross-entropy that are zero throughout; another accuracy under PGD
     with the margin as its loss, which does not saturate; another under FGSM with the gradient in
-    float64. model64: the model in float64; None makes it of a Keras model (float64.copy).
+    float64. model64: the model in float64; None makes it of a Keras model (float64.wide_copy).
     """
     x, y = gradients.checked(model, x, y)
     zero = ~np.any(gradients.slopes(model, x, y, "cross_entropy"), axis=(1, 2, 3))
@@ -172,8 +172,8 @@ def masking(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, seed=0, model64
                                           norm=norm, seed=seed, loss=loss)).mean()
            for loss in ("cross_entropy", "margin")]
     x_32 = attacks.fgsm(model, x, y, eps=eps, norm=norm)
-    x_64 = attacks.fgsm(float64.copy(model) if model64 is None else model64, x, y,
-                        eps=eps, norm=norm)
+    x_64 = float64.wide_fgsm(float64.wide_copy(model) if model64 is None else model64, x, y,
+                             eps=eps, norm=norm)
     fgsm = [survives(model, y, images).mean() for images in (x_32, x_64)]
     return [row("zero_gradient", np.mean(zero)),
             row("masking_loss", 100 * abs(pgd[0] - pgd[1])),

@@ -285,8 +285,8 @@ def _attacked(model, n):
         warnings.simplefilter("ignore", gradients.ZeroGradient)
         found = {loss: [right(images) for images in attacks.fgsm(model, x, y, eps=radii, loss=loss)]
                  for loss in FGSM}
-    wide = float64.copy(model)
-    found["float64"] = [right(attacks.fgsm(wide, x, y, eps=eps)) for eps in radii]
+    wide = float64.wide_copy(model)
+    found["float64"] = [right(float64.wide_fgsm(wide, x, y, eps=eps)) for eps in radii]
 
     def hit(rows, eps):
         return gradients.logits(model, under_attack.attacked(model, x[rows], y[rows], "pgd_margin", eps=eps)

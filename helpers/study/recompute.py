@@ -86,19 +86,19 @@ def recompute_transfer(parameters, kept, rng):
 def recompute_carlini_wagner(parameters, kept, rng):
     """Prove the images of under_attack.untargeted_set or targeted_set, and search for some of them anew."""
     recipe, model, *_ = subject(parameters)
-    n, targeted, recompute_confidence = (parameters[name] for name in ("n", "targeted", "confidence"))
+    n, targeted, confidence = (parameters[name] for name in ("n", "targeted", "confidence"))
     same_key(parameters, under_attack.targeted_key(recipe, per_class=n) if targeted else
-             under_attack.untargeted_key(recipe, n=n, confidence=recompute_confidence))
+             under_attack.untargeted_key(recipe, n=n, confidence=confidence))
     if targeted:
         under_attack.targeted_set(recipe, per_class=n)  # raises ValueError where they are not what they claim
     else:
-        under_attack.untargeted_set(recipe, n=n, confidence=recompute_confidence)
+        under_attack.untargeted_set(recipe, n=n, confidence=confidence)
     x = np.repeat(datasets.load(recipe.dataset).x_test[kept["index"]], 9 if targeted else 1, axis=0)
     y = (kept["target"] if targeted else kept["y"]).ravel()
     yield "answers, distances, box and boundary", "so", "so", True
     while True:
         i = proofs.sample(rng, len(y), 2)
-        x_adv = under_attack.carlini_wagner(model, x[i], y[i], targeted=targeted, confidence=recompute_confidence)
+        x_adv = under_attack.carlini_wagner(model, x[i], y[i], targeted=targeted, confidence=confidence)
         yield f"searches {_listed(i)}", *_distances(kept["l2"].ravel()[i], attacks.l2(x_adv - x[i]))
 
 
@@ -191,7 +191,7 @@ _OF_AN_IMAGE = {
 
 def _compared(kept, logits, attacked):
     """Return (kept, now, whether they agree) of answers, told where they differ."""
-    same, now = proofs.same_answers(kept, recompute_logits, attacked), recompute_logits.argmax(axis=1)
+    same, now = proofs.same_answers(kept, logits, attacked), logits.argmax(axis=1)
     return (f"answers {kept[~same][:8]}", f"{now[~same][:8]}, {same.sum()} of {len(same)} the same",
             proofs.agree(same) if attacked else bool(same.all()))
 

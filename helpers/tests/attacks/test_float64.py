@@ -18,7 +18,7 @@ def test_copies_compute_the_same_in_float64(model):
     for layer in model.layers:
         if "_bn" in layer.name:
             layer.set_weights([w + rng.uniform(0, 0.2, w.shape) for w in layer.get_weights()])
-    copy = float64.copy(model)
+    copy = float64.wide_copy(model)
     z, wide = model(x).numpy(), copy(tf.constant(x, tf.float64)).numpy()
     assert wide.dtype == np.float64
     np.testing.assert_allclose(z, wide, rtol=1e-4, atol=1e-4 * np.abs(z).max())
@@ -35,7 +35,7 @@ def test_directions_are_exact_where_gradients_in_float32_are_zero():
     x, y = tf.constant(x), tf.constant(y)
     _, narrow = gradients.function(masked, "cross_entropy")(x, y)
     assert not narrow.numpy().any()
-    wide = float64._direction(float64.copy(masked))(x, y).numpy()
+    wide = float64._direction(float64.wide_copy(masked))(x, y).numpy()
     weights = 1e6 * masked.get_layer("dense").get_weights()[0].astype(np.float64)
     y = y.numpy()
     other = (weights[:, 1 - y] - weights[:, y]).T.reshape(x.shape)  # of the only other class
@@ -47,7 +47,7 @@ def test_directions_are_those_of_the_cross_entropy():
     x = tf.constant(np.random.default_rng(0).random((16, 12, 12, 1), np.float32))
     y = tf.constant(np.arange(16) % 5)
     _, narrow = gradients.function(model, "cross_entropy")(x, y)
-    wide = float64._direction(float64.copy(model))(x, y).numpy()
+    wide = float64._direction(float64.wide_copy(model))(x, y).numpy()
     cosine = (wide * narrow).numpy().sum(axis=(1, 2, 3)) / attacks.l2(wide) / attacks.l2(narrow.numpy())
     np.testing.assert_allclose(cosine, 1, atol=1e-5)
 
@@ -57,7 +57,7 @@ def test_fgsm_is_that_of_float32_where_nothing_is_masked(norm, eps):
     model = models.lenet((12, 12, 1), num_classes=5)
     x = np.random.default_rng(0).uniform(0.2, 0.8, (20, 12, 12, 1)).astype(np.float32)
     y = np.arange(20) % 5
-    x_adv = attacks.fgsm(float64.copy(model), x, y, eps=eps, norm=norm)
+    x_adv = float64.wide_fgsm(float64.wide_copy(model), x, y, eps=eps, norm=norm)
     narrow = attacks.fgsm(model, x, y, eps=eps, norm=norm)
     assert x_adv.dtype == np.float32 and (np.abs(x_adv - narrow) < 1e-4).mean() > 0.999
 
@@ -67,7 +67,7 @@ def test_a_constant_model_is_not_divided_by_zero():
     constant = lambda images: 0 * tf.reduce_sum(images, axis=(1, 2)) + tf.zeros(3, tf.float64)
     for norm in (np.inf, 2):
         with pytest.warns(gradients.ZeroGradient):
-            assert np.array_equal(attacks.fgsm(constant, x, np.array([0, 1]), eps=0.3, norm=norm), x)
+            assert np.array_equal(float64.wide_fgsm(constant, x, np.array([0, 1]), eps=0.3, norm=norm), x)
 
 
 @pytest.mark.parametrize("change, words", [
@@ -78,9 +78,9 @@ def test_what_does_not_fit_is_refused(change, words):
     linear = lambda images: tf.reshape(images, (-1, 16))[:, :3]
     given = {"model": linear, "x": np.full((2, 4, 4, 1), 0.5, np.float32), "y": np.array([0, 1]), "eps": 0.1} | change
     with pytest.raises(ValueError, match=words):
-        attacks.fgsm(**given)
+        float64.wide_fgsm(**given)
 
 
 def test_only_keras_models_are_copied():
     with pytest.raises(ValueError, match="a Keras model is needed"):
-        float64.copy(lambda x: x)
+        float64.wide_copy(lambda x: x)

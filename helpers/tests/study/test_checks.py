@@ -180,7 +180,7 @@ def test_masking(case, norm, size):
     arguments = {"eps": size, "eps_iter": size / 4, "nb_iter": 8, "norm": norm}
     assert all(_outcomes(checks.masking(model, x, y, **arguments)).values())
     assert not any(_outcomes(checks.masking(masked, x, y, **arguments)).values())
-    callable_, wide = (lambda images: model(images)), float64.copy(model)
+    callable_, wide = (lambda images: model(images)), float64.wide_copy(model)
     assert all(_outcomes(checks.masking(callable_, x, y, model64=wide, **arguments)).values())
     with pytest.raises(ValueError, match="a Keras model is needed"):
         checks.masking(callable_, x, y, **arguments)
