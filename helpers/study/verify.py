@@ -19,8 +19,7 @@ from helpers import networks
 from helpers.artifacts import paths, store
 from helpers.artifacts.progress import tqdm
 from helpers.bench import measure
-from helpers.report import explorer
-from helpers.study import accuracy, behind_jpeg, maps, overfitting, recompute, waves
+from helpers.study import accuracy, behind_jpeg, maps, overfitting, recompute, states, waves
 
 READS = {
     "01_datos": ("statistics", "logits"),
@@ -51,7 +50,7 @@ KINDS = {
     "gain_seeds": waves.recompute_gain_seeds,
     "map_changes": maps.recompute_map_changes, "map_cascade": maps.recompute_map_cascade,
     "map_labels": maps.recompute_map_labels, "tale": maps.recompute_made_into,
-    "explorer": explorer.recompute_explorer, "overfitting_run": overfitting.recompute_overfitting_run,
+    "explorer": states.recompute_explorer, "overfitting_run": overfitting.recompute_overfitting_run,
     "bench_run": measure.recompute_bench_run,
 }
 

@@ -141,9 +141,9 @@ def test_the_schedule_is_the_papers():
     expected = {1: 0.8, 10: 0.8, 11: 0.4, 50: 0.4, 51: 0.2, 201: 0.1, 501: 0.05, 1001: 0.025,
                 2001: 0.0125, 4001: 0.00625, 6001: 0.003125, 8001: 0.0015625, 9999: 0.0015625}
     for i, share in expected.items():
-        assert square.side(i, 10_000, 0.8, 28, 28) == max(1, round(28 * share ** 0.5))
-    assert [square.side(i, 1000, 0.8, 28, 28) for i in (1, 2, 5, 6)] == [25, 18, 18, 13]
-    assert square.side(0, 10, 1.0, 8, 20) == 8
+        assert SQUARE.side(i, 10_000, 0.8, 28, 28) == max(1, round(28 * share ** 0.5))
+    assert [SQUARE.side(i, 1000, 0.8, 28, 28) for i in (1, 2, 5, 6)] == [25, 18, 18, 13]
+    assert SQUARE.side(0, 10, 1.0, 8, 20) == 8
 
 
 @pytest.mark.parametrize("more, message", [
