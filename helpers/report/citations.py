@@ -1,4 +1,4 @@
-"""References and citations as words, for a notebook's reader, who has no links to follow: "figura 2.3", "(Madry y otros, 2018)".
+"""References and citations as words, for who reads a notebook: "figura 2.3", "(Madry y otros, 2018)".
 
 Citations are set by pandoc, once for all that the notebooks cite, from notebooks/references.bib.
 """
@@ -15,8 +15,9 @@ from helpers.report import labels
 
 BIBLIOGRAPHY = labels.NOTEBOOKS / "references.bib"
 STYLE = Path(__file__).parent / "templates" / "words.csl"
-# What is no reference, in code and formulas; a label; citations in brackets; one in the text, with its locator.
-TOKEN = re.compile(r"""(?P<verbatim>(?P<ticks>(?<!`)`+(?!`)).+?(?<!`)(?P=ticks)(?!`) | \$\$.+?\$\$ | (?<!\\)\$[^$]+\$)
+# What is no reference (code, formulas); a label; citations in brackets; one in the text, and its locator.
+TOKEN = re.compile(r"""
+    (?P<verbatim>(?P<ticks>(?<!`)`+(?!`)).+?(?<!`)(?P=ticks)(?!`) | \$\$.+?\$\$ | (?<!\\)\$[^$]+\$)
     | (?P<label>@(?:fig|tbl|eq|sec):[\w-]+)
     | (?P<citation>\[(?:[^\[\]@]*[^\[\]@\w])?@(?!(?:fig|tbl|eq|sec):)\w[^\[\]]*\](?!\()
         | (?<![\w.@/`])@\w+(?:[:.#$%&+?<>~/-]\w+)*(?:\ \[[^\[\]@]+\])?)""", re.X | re.S)
@@ -24,10 +25,10 @@ KEY = re.compile(r"@(\w+(?:[:.#$%&+?<>~/-]\w+)*)")
 
 
 def in_words(markdown, *notebooks):
-    """Return Markdown as JupyterLab can show it: references and citations in words, equations with their numbers.
+    """Return Markdown as JupyterLab can show it: references, citations in words, equations with numbers.
 
-    notebooks: paths of others whose labels may be referred to. Raises ValueError, with what looks alike, for a label
-    that no notebook has, or a citation that is not in the bibliography.
+    notebooks: paths of others whose labels may be referred to. Raises ValueError, with what looks alike, for
+    a label that no notebook has, or a citation that is not in the bibliography.
     """
     def word(found):
         if found["verbatim"]:
@@ -53,7 +54,8 @@ def alike(name, known):
 def _label(name, notebooks):
     known = labels.known(*notebooks)
     if name not in known:
-        raise ValueError(f"no notebook has the label {name}{alike(name, known)}; if it is new, save the notebook")
+        raise ValueError(f"no notebook has the label {name}{alike(name, known)}; "
+                         "if it is new, save the notebook")
     return known[name]
 
 
@@ -74,7 +76,7 @@ def _keys():
 
 @lru_cache(maxsize=1)
 def _everywhere():
-    """Return all citations of the notebooks in words: together, so that two of one name and year are told apart."""
+    """Return all citations of the notebooks in words: together, to tell apart two of one name and year."""
     texts = [cell.source for path in sorted(labels.NOTEBOOKS.glob("[0-9]*.ipynb"))
              for cell in nbformat.read(path, 4).cells if labels.said(cell)]
     cited = [found[0] for text in texts for found in TOKEN.finditer(text) if found["citation"]]
@@ -86,6 +88,6 @@ def _set(citations):
     if not citations:
         return {}
     text = pypandoc.convert_text("\n\n".join(citations), "plain", "markdown", extra_args=[
-        "--citeproc", f"--bibliography={BIBLIOGRAPHY}", f"--csl={STYLE}", "--wrap=none", "--metadata=lang:es-MX",
-        "--metadata=suppress-bibliography"])
+        "--citeproc", f"--bibliography={BIBLIOGRAPHY}", f"--csl={STYLE}", "--wrap=none",
+        "--metadata=lang:es-MX", "--metadata=suppress-bibliography"])
     return dict(zip(citations, text.strip().split("\n\n"), strict=True))

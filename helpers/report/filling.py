@@ -1,7 +1,7 @@
-"""Spanish text with its numbers filled in, by Jinja: the filters that write them as in Mexico, and errors that name what is amiss.
+"""Spanish text with its numbers filled in, by Jinja: filters that write them, errors that name what is amiss.
 
-A name that is not there is an error, and so is a number without a filter that says how it is written. Braces with #
-are attributes of Markdown, no comments.
+A name that is not there is an error, and so is a number without a filter that says how it is written. Braces
+with # are attributes of Markdown, no comments.
 """
 from functools import wraps
 from numbers import Integral, Real
@@ -15,7 +15,8 @@ from helpers.report import text
 def fill(template, namespace, where):
     """Return a template with its numbers filled in from `namespace`, a dict.
 
-    Raises ValueError, which begins with `where`, for a name or attribute that is not there, or what a filter refuses.
+    Raises ValueError, which begins with `where`, for a name or attribute that is not there, or what a filter
+    refuses.
     """
     try:
         return ENVIRONMENT.from_string(template).render(namespace)
@@ -64,7 +65,7 @@ def points(value, decimals=1):
 
 
 def span(values, decimals=None):
-    """Write from the least to the greatest of some numbers, "1.1 a 1.3"; one number where both read the same."""
+    """Write the least and the greatest of some numbers, "1.1 a 1.3"; one where both read the same."""
     values = list(values)
     return " a ".join(dict.fromkeys(text.number(of_all(values), decimals) for of_all in (min, max)))
 
@@ -108,7 +109,7 @@ def _defined(function):
 
 
 def _written(value):
-    """Return what stands in the text for a value without a filter: text as it is, whole numbers with their commas."""
+    """Return what a value without a filter reads as: text as it is, whole numbers with their commas."""
     if isinstance(value, str | jinja2.Undefined):
         return value
     if isinstance(value, Integral) and not isinstance(value, bool):
@@ -123,10 +124,10 @@ def _reason(error):
     return message if isinstance(error, jinja2.UndefinedError) else f"{type(error).__name__}: {message}"
 
 
-FILTERS = {"num": number, "cifras": significant, "pct": percent, "ic": interval, "ic_pct": interval_percent, "puntos": points,
-           "lista": text.listing, "rango": span, "rango_pct": span_percent, "radio": radius, "red": text.network_name,
-           "conjunto": dataset_name}
-ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, finalize=_written, comment_start_string="\0#",
-                                 comment_end_string="#\0")
+FILTERS = {"num": number, "cifras": significant, "pct": percent, "ic": interval, "ic_pct": interval_percent,
+           "puntos": points, "lista": text.listing, "rango": span, "rango_pct": span_percent, "radio": radius,
+           "red": text.network_name, "conjunto": dataset_name}
+ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, finalize=_written,
+                                 comment_start_string="\0#", comment_end_string="#\0")
 ENVIRONMENT.filters |= {name: _defined(function) for name, function in FILTERS.items()}
 ENVIRONMENT.globals = {function.__name__: function for function in (min, max, abs, len, round, all, any)}

@@ -1,7 +1,8 @@
-"""What is numbered, and by what number: the options of a cell, captions, labels and the words that refer to them.
+"""What is numbered, and how: the options of a cell, captions, labels and the words that refer to them.
 
-A label is fig:x or tbl:x (a cell's option), eq:x ($$ … $$ {#eq:x}) or sec:x (a heading of notebooks/informe.md).
-In a notebook a figure or table has the number that its cell gives it, or else the chapter's and a count.
+A label is fig:x or tbl:x (a cell's option), eq:x ($$ … $$ {#eq:x}) or sec:x (a heading of
+notebooks/informe.md). In a notebook a figure or table has the number that its cell gives it, or else the
+chapter's and a count.
 """
 import os
 import re
@@ -54,8 +55,8 @@ def counted(cells):
 def equations(cells):
     """Return the numbers of a notebook's equations that have a label: dict of the label to "(2.1)"."""
     chapter = chapter_of(cells)
-    names = [found["label"] for cell in cells if said(cell) for found in EQUATION.finditer(cell.source) if found["label"]]
-    return {name: f"({chapter}{i})" for i, name in enumerate(names, 1)}
+    names = [found["label"] for cell in cells if said(cell) for found in EQUATION.finditer(cell.source)]
+    return {name: f"({chapter}{i})" for i, name in enumerate(filter(None, names), 1)}
 
 
 def said(cell):
@@ -64,13 +65,13 @@ def said(cell):
 
 
 def chapter_of(cells):
-    """Return the number in a notebook's title, "# 2. Entrenamiento", with its point: "2."; "" where it has none."""
+    """Return the number in a notebook's title, "# 2. Redes", with its point: "2."; "" where it has none."""
     found = re.search(r"^# (\d+\.)", cells[0].source if cells else "", re.M)
     return found[1] if found else ""
 
 
 def advance(section, marks, attributes):
-    """Count a heading of the article in `section`, a list of four numbers, in place; return its number, "2.1" or "A.1".
+    """Count a heading of the article in `section`, four numbers, in place; return its number, "2.1", "A.1".
 
     marks: "#" to "####"; attributes: in braces, or None. ".appendix" begins the letters.
     """
@@ -95,11 +96,11 @@ def words(name, number):
 def known(*more):
     """Return what a text says of each label there is: dict of the label to words, "figura 2.3".
 
-    Labels of notebooks/*.ipynb, of the notebook that JupyterLab runs here, of those at the paths `more`, and the
-    sections of the article. Read again when one of these files has changed.
+    Labels of notebooks/*.ipynb, of the notebook that JupyterLab runs here, of those at the paths `more`, and
+    the sections of the article. Read again when one of these files has changed.
     """
     session = os.environ.get("JPY_SESSION_NAME", "")
-    own = [Path(path) for path in (session, *more) if path and Path(path).is_file() and str(path).endswith(".ipynb")]
+    own = [path for path in map(Path, (session, *more)) if path.suffix == ".ipynb" and path.is_file()]
     sources = [ARTICLE, *sorted(NOTEBOOKS.glob("[0-9]*.ipynb")), *own]
     return _known(tuple((path, path.stat().st_mtime_ns) for path in sources))
 
@@ -107,7 +108,8 @@ def known(*more):
 @lru_cache(maxsize=1)
 def _known(files):
     (source, _), *notebooks = files
-    found = {name: f"{words(name, number)} del informe" for name, number in sections(source.read_text("utf8")).items()}
+    of_article = sections(source.read_text("utf8"))
+    found = {name: f"{words(name, number)} del informe" for name, number in of_article.items()}
     for path, _ in notebooks:
         found |= {name: words(name, number) for name, number in numbers(nbformat.read(path, 4).cells).items()}
     return found
@@ -120,7 +122,7 @@ def numbers(cells):
 
 
 def sections(source):
-    """Return the numbers of the article's sections by their labels; source: of the article, with its front page."""
+    """Return the numbers of the article's sections by their labels; source: with its front page."""
     section, found = [0, 0, 0, 0], {}
     for heading in HEADING.finditer(source.partition("\n---\n")[2]):
         attributes = heading["attributes"] or ""

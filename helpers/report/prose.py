@@ -1,12 +1,12 @@
 """Prose with numbers in notebooks: the cell magic %%prosa, captions beneath figures, the table of verdicts.
 
     %%prosa mnist-casi-todo-cero
-    El {{ strokes.zeros | pct }} de los píxeles vale 0 (@fig:mnist-ejemplos), como cuenta su descripción [@lecun1998].
+    El {{ strokes.zeros | pct }} de los píxeles vale 0 (@fig:mnist-ejemplos), como cuenta [@lecun1998].
 
-The cell is Markdown, its numbers filled in by Jinja from the notebook's names (filling.py has the filters). After the
-magic stand the claims that the paragraph asserts: where one does not hold, a line says so in its place. A notebook's
-reader sees references and citations as words; the output's metadata keeps the text as it is written, of which pages
-and the article make links with their own numbers.
+The cell is Markdown, its numbers filled in by Jinja from the notebook's names (filling.py has the filters).
+After the magic stand the claims that the paragraph asserts: where one does not hold, a line says so in its
+place. A notebook's reader sees references and citations as words; the output's metadata keeps the text as it
+is written, of which pages and the article make links with their own numbers.
 """
 import contextlib
 from typing import NamedTuple
@@ -31,8 +31,8 @@ class Said(NamedTuple):
 def install(notebook=None):
     """Register %%prosa, and the captions beneath figures and tables, in the running kernel.
 
-    notebook: the path of the one that runs, where it is not in notebooks/ and its text refers to labels of its own.
-    Again: no effect. Raises RuntimeError outside a kernel.
+    notebook: the path of the one that runs, where it is not in notebooks/ and its text refers to labels of
+    its own. Again: no effect. Raises RuntimeError outside a kernel.
     """
     shell = get_ipython()
     if shell is None:
@@ -51,7 +51,7 @@ def prosa(line, cell):
     """Show a cell of Markdown, its numbers filled in: the magic %%prosa. line: names of claims."""
     shell = get_ipython()
     with _told_in_a_line():
-        number = len(shell.history_manager.input_hist_parsed) - 1  # the shell's own count may be ahead already
+        number = len(shell.history_manager.input_hist_parsed) - 1  # the shell's count may be ahead
         where = f"the cell In [{number}], «{' '.join(cell.split()[:8])} …»"
         _show(said(line.split(), cell, shell.user_ns, where), where)
 
@@ -59,8 +59,8 @@ def prosa(line, cell):
 def said(names, template, namespace, where):
     """Return what a paragraph says: its text with the numbers of `namespace`, or what stands in its place.
 
-    names: of the claims that it asserts. where: of the cell, with which a message begins. Raises ValueError for a
-    claim, a name or an attribute that is not there.
+    names: of the claims that it asserts. where: of the cell, with which a message begins. Raises ValueError
+    for a claim, a name or an attribute that is not there.
     """
     try:
         claims = [record.named(name) for name in names]
@@ -71,9 +71,10 @@ def said(names, template, namespace, where):
 
 
 def verdicts(namespace, *names):
-    """Show the table of verdicts on what the draft said, of the claims of these names: prose.verdicts(globals(), …).
+    """Show the table of verdicts on the draft, of the claims of these names: verdicts(globals(), …).
 
-    Raises ValueError for a name that is no claim's, or one that judges nothing of the draft, or a fact that is not there.
+    Raises ValueError for a name that is no claim's, or one that judges nothing of the draft, or a fact that
+    is not there.
     """
     with _told_in_a_line():
         claims = [record.named(name) for name in names]

@@ -1,23 +1,14 @@
-"""Claims held against the facts of an execution: what is said of those that hold, and of those that do not."""
-from typing import NamedTuple
-
+"""Claims held against the facts of an execution: what is said of those that hold, and of the others."""
 from helpers.report import filling, text
+from helpers.report.claims.record import Judged
 
 # What stands in a paragraph's place, and in a verdict's.
-FAILED = ("**En esta ejecución no se cumple.** El informe publicado dice: «{{ claim.says }}». Aquí, en cambio: "
-          "{{ claim.found }}.")
+FAILED = ("**En esta ejecución no se cumple.** El informe publicado dice: «{{ claim.says }}». "
+          "Aquí, en cambio: {{ claim.found }}.")
 UNMEASURED = "**En esta ejecución no se midió.** El informe publicado dice: «{{ claim.says }}»."
 VERDICT_FAILED = "aquí no se sostiene el veredicto publicado («{{ verdict }}»)"
 VERDICT_UNMEASURED = "no se midió en esta ejecución"
 SAID = "{{ draft.said }} ({{ draft.where }})"
-
-
-class Judged(NamedTuple):
-    """A claim, judged: holds is None where the execution could not measure it, and then `found` is empty."""
-    name: str
-    holds: bool | None
-    says: str
-    found: str
 
 
 def judge(claim, namespace, where):
@@ -33,7 +24,7 @@ def judge(claim, namespace, where):
 
 
 def instead(judged):
-    """Return what is said in place of a paragraph whose claims do not all hold, or could not be measured; else None."""
+    """Return what stands in place of a paragraph if a claim of it does not hold or was not measured; or None."""
     lines = [filling.fill(UNMEASURED if claim.holds is None else FAILED, {"claim": claim}, claim.name)
              for claim in judged if not claim.holds]
     return "\n\n".join(lines) or None

@@ -1,10 +1,10 @@
-"""Claims in notebooks: which ones a notebook names, which of an executed one do not hold, and what its prose lacks."""
+"""Claims in notebooks: which ones are named, which of an executed one do not hold, what its prose lacks."""
 import ast
 import contextlib
 
 from helpers.report import labels
 from helpers.report.claims import record
-from helpers.report.claims.judging import Judged
+from helpers.report.claims.record import Judged
 
 
 def judged(notebook):
@@ -15,7 +15,7 @@ def judged(notebook):
 
 
 def broken(notebook):
-    """Return, a line each, the claims of an executed notebook that do not hold: what was claimed, and what was found."""
+    """Return the claims of an executed notebook that do not hold, a line each: what was claimed, and found."""
     return [f"{claim.name} does not hold here. Published: {claim.says}. Found: {claim.found}."
             for claim in judged(notebook) if claim.holds is False]
 
@@ -34,9 +34,9 @@ def used(notebook):
 def faults(notebook, chapter):
     """Return what is amiss with the claims of a notebook, a line each. chapter: its number, "01".
 
-    In a converted notebook, one with %%prosa, each such cell with a number names a claim; a paragraph with a claim has no
-    heading and no equation with a label, which would be lost with it. What is named is in the chapter's file; what is
-    there is named.
+    In a converted notebook, one with %%prosa, each such cell with a number names a claim; a paragraph with a
+    claim has no heading and no equation with a label, which would be lost with it. What is named is in the
+    chapter's file; what is there is named.
     """
     known, names, lines = record.chapters().get(chapter, {}), used(notebook), []
     for cell in notebook.cells:
@@ -48,7 +48,8 @@ def faults(notebook, chapter):
             if len(first.split()) > 1 and (labels.HEADING.search(body) or "{#" in body):
                 lines.append(f"a heading or label would be lost with the claim of the text «{begins} …»")
     lines += [f"there is no claim {name} in chapter_{chapter}.py" for name in names if name not in known]
-    return lines + [f"nothing names the claim {name} of chapter_{chapter}.py" for name in known if name not in names]
+    return [*lines, *(f"nothing names the claim {name} of chapter_{chapter}.py" for name in known
+                      if name not in names)]
 
 
 def _of_verdicts(source):
@@ -56,5 +57,6 @@ def _of_verdicts(source):
     tree = ast.Module([], [])
     with contextlib.suppress(SyntaxError):  # of another magic
         tree = ast.parse(source)
-    return [word.value for call in ast.walk(tree) if isinstance(call, ast.Call) and ast.unparse(call.func) == "prose.verdicts"
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [word.value for call in calls if ast.unparse(call.func) == "prose.verdicts"
             for word in call.args if isinstance(word, ast.Constant)]

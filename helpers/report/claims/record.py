@@ -4,6 +4,7 @@ import pkgutil
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from helpers.report import citations, claims
 
@@ -12,7 +13,7 @@ VERDICTS = ("se confirma", "se confirma solo", "no se confirma", "se refuta")
 
 @dataclass(frozen=True)
 class Draft:
-    """What the draft of 2021 said, where ("§ 3.2"), and the report's verdict, which begins with one of VERDICTS."""
+    """What the draft of 2021 said, where ("§ 3.2"), and the verdict, which begins with one of VERDICTS."""
     said: str
     where: str
     verdict: str
@@ -26,10 +27,10 @@ class Draft:
 class Claim:
     """A sentence of the report, and when it is true.
 
-    name: of small letters, digits and hyphens. says: the sentence, as it stands of the published execution, without its
-    final point. holds: when it is true, a Jinja expression of the notebook's facts. found: what was found, a Jinja
-    template that reads on after a colon, without final point. measured: whether an execution could measure it at all,
-    an expression as `holds`. draft: what of the draft it judges.
+    name: of small letters, digits and hyphens. says: the sentence, as it stands of the published execution,
+    without its final point. holds: when it is true, a Jinja expression of the notebook's facts. found: what
+    was found, a Jinja template that reads on after a colon, without final point. measured: whether an
+    execution could measure it at all, an expression as `holds`. draft: what of the draft it judges.
     """
     name: str
     says: str
@@ -43,7 +44,15 @@ class Claim:
             raise ValueError(f"a claim's name is of small letters, digits and hyphens, got {self.name!r}")
         for words in (self.says, self.found):
             if not words or words != words.strip() or words.endswith("."):
-                raise ValueError(f"what the claim {self.name} says and finds is text without a final point, got {words!r}")
+                raise ValueError(f"{self.name}: text without a final point is wanted, got {words!r}")
+
+
+class Judged(NamedTuple):
+    """A claim, judged: holds is None where the execution could not measure it, and then `found` is empty."""
+    name: str
+    holds: bool | None
+    says: str
+    found: str
 
 
 @lru_cache(maxsize=1)
@@ -56,10 +65,10 @@ def chapters():
     for module in pkgutil.iter_modules(claims.__path__):
         if module.name.startswith("chapter_"):
             each = importlib.import_module(f"{claims.__name__}.{module.name}").CLAIMS
-            twice = [claim.name for i, claim in enumerate(each) if claim.name in names | {one.name for one in each[:i]}]
-            if twice:
-                raise ValueError(f"the claim {twice[0]} is there twice")
-            names |= {claim.name for claim in each}
+            for claim in each:
+                if claim.name in names:
+                    raise ValueError(f"the claim {claim.name} is there twice")
+                names.add(claim.name)
             found[module.name.removeprefix("chapter_")] = {claim.name: claim for claim in each}
     return found
 

@@ -81,7 +81,7 @@ def _executed(*judged):
 
 
 def test_only_claims_that_do_not_hold_are_told_and_once():
-    judged = [judging.judge(ZEROS, facts(zeros), "") for zeros in (0.8, 0.5)] + [judging.Judged("otra", None, "Es verde", "")]
+    judged = [judging.judge(ZEROS, facts(zeros), "") for zeros in (0.8, 0.5)] + [record.Judged("otra", None, "Es verde", "")]
     assert reading.judged(_executed(*judged)) == judged
     assert reading.broken(_executed(*judged)) == [
         "ceros does not hold here. Published: Casi todo es cero. Found: es cero el 50.0\u00a0%."]
