@@ -91,7 +91,7 @@ verify: verify.given $(READY)  ## recompute a random sample of what ships (MINUT
 	@$(RUN) helpers.study.verify $${MINUTES:+"$$MINUTES"}
 
 sweep: sweep.given $(READY)  ## the study of over-fitting (hours), or NOTEBOOK= over GRID=; SCHEDULER=tcp://…
-	@$(RUN) $(if $(NOTEBOOK)$(GRID),helpers.artifacts.sweeps,helpers.study.overfitting)
+	@$(RUN) $(if $(NOTEBOOK)$(GRID),helpers.report.grid,helpers.study.overfitting)
 	@rm -f $(STALE)
 
 bench: bench.given .venv-bench/ready  ## compare our attacks with other libraries (hours)

@@ -104,9 +104,9 @@ def find(filename):
     Looks in data/made, then in data/shipped; passes over what is older than `fresh_since()`.
     Raises ValueError, naming the file, where its bytes are not those recorded.
     """
-    files.sweep(paths.MADE)
+    files.sweep(paths.place(paths.MADE, filename).parent)
     for folder in _folders():
-        path = folder / filename
+        path = paths.place(folder, filename)
         if not (path.exists() and record_path(path).exists()):
             continue
         record = read_record(path)
@@ -157,7 +157,7 @@ def damaged(path, why, what=None):
     todo = {paths.MADE: "Delete it to have it made again.",
             paths.SHIPPED: f"It came with the project: bring it back with `git checkout {path}`."}
     own = re.search(r"-[0-9a-f]{12}\.", path.name)
-    advice = todo.get(path.parent, "") if own else ""
+    advice = todo.get(path.parent.parent, "") if own else ""
     return ValueError(f"{what or path} is damaged: {why}. {advice}".rstrip())
 
 
@@ -212,7 +212,7 @@ def keep(name, parameters, value, seconds, **more):
     Raises ValueError, before anything is written, for a value that its file would not give back.
     """
     _require_lasting(name, value)
-    path = paths.MADE / (_stem(name, parameters) + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
+    path = paths.place(paths.MADE, _stem(name, parameters) + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
     record = write(path, lambda partial: _save(partial, value), parameters, seconds, **more)
     note(path.name, "computed", record)
     return read(path)
@@ -260,7 +260,7 @@ def _find_larger(name, parameters, key):
     wanted, larger = as_kept(parameters), []
     if not isinstance(wanted[key], int):
         return None
-    for path in (path for folder in _folders() for path in folder.glob(f"{name}-*.json")):
+    for path in (path for folder in _folders() for path in paths.place(folder, name).parent.glob(f"{name}-*.json")):
         kept = read_record(path.with_suffix(""))["parameters"]
         if (kept.keys() == wanted.keys() and isinstance(kept[key], int) and kept[key] > wanted[key]
                 and kept | {key: wanted[key]} == wanted):

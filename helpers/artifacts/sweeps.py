@@ -12,7 +12,6 @@ import errno
 import fcntl
 import functools
 import os
-import sys
 import textwrap
 import time
 import traceback
@@ -25,11 +24,12 @@ from distributed.comm import resolve_address
 
 from helpers.artifacts import paths, store
 from helpers.artifacts.progress import tqdm
-from helpers.report import grid
 
 GIGABYTES = 3  # of memory that a worker with TensorFlow may need
 PATIENCE = 10  # seconds without a worker after which it is said, and again after ten times as long
 GIVEN_UP = 60  # seconds without a worker after which a cluster of this machine is, for nobody else starts one
+
+
 class Job(NamedTuple):
     """One piece of work: function(**parameters), kept as the artifact `name` of these parameters.
 
@@ -54,7 +54,7 @@ def run(jobs, *, scheduler=None, workers=None, threads=1):
     themselves, or since what they returned is no such value; what has finished is kept.
     """
     jobs = list(jobs)
-    places = {paths.MADE / f"{job.name}-{store.digest(job.parameters)}": job for job in jobs}
+    places = {paths.place(paths.MADE, f"{job.name}-{store.digest(job.parameters)}"): job for job in jobs}
 
     def done(place):
         return store.has(places[place].name, places[place].parameters, sized=places[place].sized)
@@ -266,10 +266,3 @@ def where():
     if workers and not (workers.isdecimal() and int(workers)):
         raise ValueError(f"WORKERS must be an integer >= 1, got {workers!r}")
     return {"scheduler": os.environ.get("SCHEDULER") or None, "workers": workers and int(workers)}
-
-
-if __name__ == "__main__":
-    try:
-        grid.main()
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(f"make sweep: {error}")

@@ -45,7 +45,7 @@ def _kept(recipe, read):
     if record["parameters"] != recipes.as_json(recipe):
         raise ValueError(f"{path} was trained by another recipe than its name says")
     _check_record(path, record)
-    if path.parent == paths.MADE:
+    if path.parent.parent == paths.MADE:
         _clear(recipe)  # what a training that died just before its end has left
     model = read(path, record["sha256"])
     store.note(path.name, "loaded", record)
@@ -155,7 +155,7 @@ def _run(recipe, epochs):
     store.check_making(recipe.filename)
     (x, y), validation, test, data_digest = batches.images(recipe)
     steps = len(batches.Batches(x, y, recipe, 0))
-    path = paths.MADE / recipe.filename
+    path = paths.place(paths.MADE, recipe.filename)
     model, state = _resume(path, recipe, steps) or _start(recipe, x, steps)
     done = len(state["history"]["loss"])
     if done > min(epochs):  # it has passed what is asked for
@@ -230,7 +230,7 @@ def _optimizer(recipe, steps):
 
 def _clear(recipe):
     """Remove what is kept of an interrupted training of this recipe."""
-    for partial in _partial_paths(paths.MADE / recipe.filename):
+    for partial in _partial_paths(paths.place(paths.MADE, recipe.filename)):
         partial.unlink(missing_ok=True)
 
 
@@ -277,7 +277,7 @@ def _read_state(path):
 
 def _finish(model, recipe, state, data_digest, subsets):
     """Keep the network as it is now; return it as loaded."""
-    path, optimizer = paths.MADE / recipe.filename, model.optimizer
+    path, optimizer = paths.place(paths.MADE, recipe.filename), model.optimizer
     accuracies = {}
     for name, (x, y) in subsets.items():
         correct = np.argmax(model.predict(x, batch_size=500, verbose=0), axis=1) == y

@@ -88,3 +88,10 @@ def main():
     points = report_parameters.read(grid)
     for result in notebooks(path, points, **sweeps.where()):
         print(os.path.relpath(result))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"make sweep: {error}")

@@ -6,7 +6,6 @@ from helpers.artifacts import proofs, store
 from helpers.attacks import gradients
 from helpers.study import under_attack, units
 
-EPS = {"mnist": 0.1, "cifar10": 2 / 255}  # L-infinity, of FGSM and PGD
 ATTACKS = ("fgsm", "pgd_margin", "carlini_wagner")
 QUALITY = 50  # of the JPEG that may bring the class back
 SHARES = (0.1, 0.25)  # of the pixels that count as salient
@@ -25,7 +24,6 @@ PAIRS = ("true", "new", "class", "seen", "noise", "jpeg")
 PROOF = 3  # attacked images that are kept
 NEAR = {"rtol": 0.02, "atol": 0.02}  # what a rounding may change, of a measure between maps
 SHARE = 0.9  # of the measures that must be that near: where a pixel's sign or rank tips, others move
-RANDOM = 0.9  # of ten classes: with that share wrong, a label says nothing
 MEMORISING = {"epochs": 60, "train_size": 5000}  # of networks that learn labels by heart, in batches of 32
 
 
@@ -94,7 +92,7 @@ def _steady(measured):
 def _of_changes(recipe, attack, n, seed):
     search = under_attack.CARLINI_WAGNER if attack == "carlini_wagner" else under_attack.settings(attack)
     return {"network": recipe.filename, "split": "test", "n": n, "seed": seed, "attack": attack,
-            "eps": EPS[recipe.dataset], "quality": QUALITY, "shares": list(SHARES), "measures": list(MEASURES),
+            "eps": datasets.record(recipe.dataset).small, "quality": QUALITY, "shares": list(SHARES), "measures": list(MEASURES),
             "methods": {name: SETTINGS[name] for name in SHOWN}, **search}
 
 
@@ -108,7 +106,8 @@ def attacked_images(model, x, y, attack, dataset, seed=0, positions=None):
     if attack == "carlini_wagner":
         x_adv = under_attack.carlini_wagner(model, x, y)
     else:
-        x_adv = under_attack.attacked(model, x, y, attack, eps=EPS[dataset], seed=seed, positions=positions)
+        x_adv = under_attack.attacked(model, x, y, attack, eps=datasets.record(dataset).small, seed=seed,
+                                      positions=positions)
     places = attacks.checked_positions(positions, len(x))
     noise = np.random.default_rng([seed, 7]).standard_normal((places.max() + 1, *x.shape[1:]))
     noise = noise[places].astype(np.float32)
@@ -194,28 +193,28 @@ def made_into(recipe, source, target, *, n):
     """Return images of one class made into another: dict of index (n,), near and step, (n, H, W, C).
 
     The first n test images of class source that the network has right (of 1,000; where it has none, the first of that
-    class); near, after targeted Carlini & Wagner; step, after targeted FGSM of radius EPS, which may miss.
+    class); near, after targeted Carlini & Wagner; step, after targeted FGSM of the small radius, which may miss.
     """
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
-    index = _tale_images(model, data, source, n)
+    index = _images_of_class(model, data, source, n)
     x, goal = data.x_test[index], np.full(len(index), target)
-    parameters = _of_tale(recipe, source, target, n)
+    parameters = _of_made_into(recipe, source, target, n)
 
     def make():
         return {"index": index, "near": under_attack.carlini_wagner(model, x, goal, targeted=True),
-                "step": attacks.fgsm(model, x, goal, eps=EPS[recipe.dataset], targeted=True)}
+                "step": attacks.fgsm(model, x, goal, eps=data.record.small, targeted=True)}
 
     def cut(kept, n):
         return {name: value[:n] for name, value in kept.items()}
-    return _cached("tale", parameters, make, recompute_made_into, 4, "targeted images", cut)
+    return _cached("made_into", parameters, make, recompute_made_into, 4, "targeted images", cut)
 
 
 def recompute_made_into(parameters, kept, rng):
-    """Yield units of what `tale` keeps: what the images are, those of FGSM again, some of Carlini & Wagner's."""
+    """Yield units of what `made_into` keeps: what the images are, those of FGSM again, some of Carlini & Wagner's."""
     recipe, target = networks.recipe_named(parameters["network"]), parameters["target"]
-    units.as_made(parameters, _of_tale(recipe, parameters["source"], target, parameters["n"]))
+    units.as_made(parameters, _of_made_into(recipe, parameters["source"], target, parameters["n"]))
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
-    index = _tale_images(model, data, parameters["source"], parameters["n"])
+    index = _images_of_class(model, data, parameters["source"], parameters["n"])
     yield units.same("images", kept, {"index": index})
     x, goal, near = data.x_test[index], np.full(len(index), target), kept["near"]
     l2, hit = attacks.l2(near - x), gradients.logits(model, near).argmax(axis=1) == target
@@ -230,29 +229,34 @@ def recompute_made_into(parameters, kept, rng):
                           rtol=units.SEARCH, atol=0)
 
 
-def _tale_images(model, data, source, n):
-    """Return the indices of the images of `tale`."""
+def _images_of_class(model, data, source, n):
+    """Return the indices of the images of `made_into`."""
     all_of, right = np.flatnonzero(data.y_test[:1000] == source), under_attack.first_right(model, data, 1000)
     return (own if len(own := np.intersect1d(all_of, right)) else all_of)[:n]
 
 
-def _of_tale(recipe, source, target, n):
-    return {"network": recipe.filename, "source": source, "target": target, "n": n, "eps": EPS[recipe.dataset],
-            **under_attack.CARLINI_WAGNER}
+def _of_made_into(recipe, source, target, n):
+    return {"network": recipe.filename, "source": source, "target": target, "n": n,
+            "eps": datasets.record(recipe.dataset).small, **under_attack.CARLINI_WAGNER}
 
 
 def cosine_to_classes(recipe, source, target, *, n):
-    """Return the cosine between what targeted Carlini & Wagner adds to images and the way to mean images: (n, 10).
+    """Return the cosine between what targeted Carlini & Wagner adds to images and the way to mean images: (n, classes).
 
-    The images of `tale`; entry k is the way from the image to the mean training image of class k; NaN where nothing
+    The images of `made_into`; entry k is the way from the image to the mean training image of class k; NaN where nothing
     was added.
     """
     data, kept = datasets.load(recipe.dataset), made_into(recipe, source, target, n=n)
     x = data.x_test[kept["index"]]
-    means = np.stack([data.x_train[data.y_train == k].mean(axis=0) for k in range(10)])
+    means = np.stack([data.x_train[data.y_train == k].mean(axis=0) for k in range(data.record.classes)])
     delta, way = (kept["near"] - x)[:, None], means - x[:, None]
     dot, one, two = (np.sum(product, axis=(2, 3, 4), dtype=np.float64) for product in (delta * way, delta**2, way**2))
     return np.divide(dot, np.sqrt(one * two), out=np.full(dot.shape, np.nan), where=one * two > 0)
+
+
+def random_share(dataset):
+    """Return the share of labels that must be wrong for them to say nothing: all but one class in so many."""
+    return 1 - 1 / datasets.record(dataset).classes
 
 
 def memorising_recipe(dataset, *, label_noise=0.0, seed=0, epochs=None, train_size=None):
@@ -270,9 +274,9 @@ def labels(dataset, *, n, seed=0, **size):
     images, and the second's and the third's.
     """
     data = datasets.load(dataset)
-    x, y = data.x_test[:n], data.y_test[:n]
+    x, y, random = data.x_test[:n], data.y_test[:n], random_share(dataset)
     recipes = [memorising_recipe(dataset, label_noise=noise, seed=own, **size)
-               for noise, own in ((0.0, seed), (0.0, seed + 1), (RANDOM, seed))]
+               for noise, own in ((0.0, seed), (0.0, seed + 1), (random, seed))]
     trained = [networks.load_or_train(recipe) for recipe in recipes]
     parameters = {"networks": [recipe.filename for recipe in recipes], "split": "test", "n": len(x),
                   "methods": SETTINGS}

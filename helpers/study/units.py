@@ -15,7 +15,6 @@ from helpers import datasets, networks
 from helpers.artifacts import proofs, store
 
 MAY_DIFFER = 1 / 20  # of the images, on another processor
-FALSE_ALARM = 1e-6   # the chance that a unit of answers is refused where just that share of the images differs
 # Of the distance of one image, between two searches of Carlini & Wagner: on the adversarially trained LeNet-5 a
 # rounding turns a search towards another boundary, and 10 images had 0.83 to 1.39 of the distance kept.
 SEARCH = 0.6
@@ -32,7 +31,7 @@ def same_answers_again(what, kept, again, rng):
 
     kept: (..., n). again(rows) -> the answers to these rows, (..., len(rows)). Where any of FEW rows differs,
     thrice as many more are drawn before it is judged: of k images as many may differ as of k independent ones
-    with the chance MAY_DIFFER, but for FALSE_ALARM.
+    with the chance MAY_DIFFER, but for proofs.FALSE_ALARM.
     """
     order = rng.permutation(kept.shape[-1])
     rows, more = np.sort(order[:proofs.FEW]), np.sort(order[proofs.FEW:4 * proofs.FEW])
@@ -40,7 +39,7 @@ def same_answers_again(what, kept, again, rng):
     if wrong.any() and len(more):
         wrong = np.concatenate([wrong, again(more) != kept[..., more]], axis=-1)
     images = wrong.shape[-1]
-    share = binom.isf(FALSE_ALARM, images, MAY_DIFFER) / max(images, 1)
+    share = binom.isf(proofs.FALSE_ALARM, images, MAY_DIFFER) / max(images, 1)
     return what, f"{wrong.size} answers", f"{wrong.sum()} of them others", bool(wrong.sum() <= share * wrong.size)
 
 

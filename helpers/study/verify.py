@@ -31,7 +31,7 @@ READS = {
     "05_transferencia": ("waves", "wave_errors", "codec_waves", "least_amplitude", "gain_seeds",
                          "carlini_wagner"),
     "06_sobreajuste": ("overfitting_run",),
-    "07_saliencia": ("map_changes", "map_cascade", "map_labels", "tale", "carlini_wagner"),
+    "07_saliencia": ("map_changes", "map_cascade", "map_labels", "made_into", "carlini_wagner"),
     "explorador": ("explorer",),
 }
 
@@ -49,7 +49,7 @@ KINDS = {
     "codec_waves": waves.recompute_codec_waves, "least_amplitude": waves.recompute_least_amplitude,
     "gain_seeds": waves.recompute_gain_seeds,
     "map_changes": maps.recompute_map_changes, "map_cascade": maps.recompute_map_cascade,
-    "map_labels": maps.recompute_map_labels, "tale": maps.recompute_made_into,
+    "map_labels": maps.recompute_map_labels, "made_into": maps.recompute_made_into,
     "explorer": states.recompute_explorer, "overfitting_run": overfitting.recompute_overfitting_run,
     "bench_run": measure.recompute_bench_run,
 }
@@ -57,9 +57,11 @@ KINDS = {
 
 def files():
     """Return the shipped artifacts, each with its record; raise ValueError for one not as recorded."""
-    found, names = [], {path.name for path in paths.SHIPPED.iterdir() if not path.name.startswith(".")}
-    for name in sorted(names):
-        path = paths.SHIPPED / name
+    found, there = [], [path for path in paths.SHIPPED.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    names = {path.name for path in there}
+    for path in sorted(there):
+        if path == paths.SHIPPED / "README.md":
+            continue
         if path.suffix == ".json":
             if path.stem not in names:
                 raise ValueError(f"{path.with_suffix('')} is not there, but its record is")
@@ -68,6 +70,8 @@ def files():
             raise ValueError(f"{path} is no artifact: what ships are .keras, .csv and .npz files")
         if store.record_path(path).name not in names:
             raise ValueError(f"{path} has no record")
+        if path != paths.place(paths.SHIPPED, path.name):
+            raise ValueError(f"{path} lies in another folder than that of its kind, {paths.place(paths.SHIPPED, path.name).parent}")
         record = store.read_record(path)
         if store.file_sha256(path) != record["sha256"]:
             raise ValueError(f"{path} is not the file that its record describes")

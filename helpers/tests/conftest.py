@@ -1,9 +1,8 @@
-import shutil
-
 import pytest
 
 from helpers import networks
 from helpers.artifacts import paths, store
+from helpers.tests import forgery
 
 
 @pytest.fixture
@@ -20,7 +19,6 @@ def made(tmp_path, monkeypatch):
 def lenet(made):
     """The shipped LeNet of MNIST in an otherwise empty store."""
     recipe = networks.RECIPES["mnist", "lenet"]
-    paths.SHIPPED.mkdir(parents=True)
-    for path in (paths.ROOT / "data" / "shipped").glob(recipe.filename + "*"):
-        shutil.copy(path, paths.SHIPPED)
+    for path in (paths.ROOT / "data" / "shipped" / "networks").glob(recipe.filename + "*"):
+        forgery.copied(path, paths.SHIPPED)
     return networks.load_or_train(recipe)[0]

@@ -2,11 +2,11 @@
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import networks as helpers_networks
 from helpers.artifacts import files, paths, store
 from helpers.networks import keras_files, training
 from helpers.study import verify
@@ -34,11 +34,25 @@ def rows(path, change):
     seal(path)
 
 
+def kept_files(folder):
+    """Return the paths of all files in a folder and those within, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def copied(path, folder):
+    """Copy an artifact or record into such a folder of artifacts, where its kind lies; return the new path."""
+    target = paths.place(folder, path.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(path, target))
+
+
 def shipped(name):
     """Let what is kept ship; return the paths of the artifacts of this name."""
-    for path in paths.MADE.glob("*"):
-        path.rename(paths.SHIPPED / path.name)
-    return sorted(path for path in paths.SHIPPED.glob(f"{name}-*") if path.suffix != ".json")
+    for path in kept_files(paths.MADE):
+        target = paths.place(paths.SHIPPED, path.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    return sorted(path for path in paths.SHIPPED.rglob(f"{name}-*") if path.suffix != ".json")
 
 
 def networks(monkeypatch, *recipes):
@@ -52,10 +66,10 @@ def networks(monkeypatch, *recipes):
         return _loaded[sha256]
     paths.SHIPPED.mkdir(parents=True, exist_ok=True)
     for recipe in recipes:
-        for path in (paths.ROOT / "data" / "shipped").glob(recipe.filename + "*"):
-            shutil.copy(path, paths.SHIPPED)
+        for path in (paths.ROOT / "data" / "shipped").rglob(recipe.filename + "*"):
+            copied(path, paths.SHIPPED)
     monkeypatch.setattr(training, "_network", load)
-    return [helpers_networks.load_or_train(recipe)[0] for recipe in recipes]
+    return [training.load_or_train(recipe)[0] for recipe in recipes]
 
 
 _loaded = {}

@@ -24,12 +24,11 @@ with files.atomic(Path(sys.argv[1])) as partial:
 
 
 def test_what_a_killed_process_left_is_swept_at_the_next_start(made):
-    made.mkdir()
-    child = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, str(made / "network.x.keras")],
-                           cwd=paths.ROOT)
-    left, = made.iterdir()
+    path = paths.place(made, "network-x.y.keras")
+    child = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, str(path)], cwd=paths.ROOT)
+    left, = path.parent.iterdir()
     assert child.returncode == -signal.SIGKILL and left.name.endswith(".part.keras")
-    assert store.find("anything.npz") is None  # the first look of a process
+    assert store.find("network-z.keras") is None  # the first look of a process
     assert not left.exists()
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers.artifacts import files, paths, store
+from helpers.tests import forgery
 
 
 def _counter(value):
@@ -39,7 +40,7 @@ def test_a_table_comes_back_as_it_was(made):
 
 def test_the_record_tells_parameters_time_processor_and_versions(made):
     store.cached("thing", {"eps": 0.1, "norm": 2}, _counter({"a": np.zeros(1)})[0])
-    record = json.loads(next(made.glob("*.npz.json")).read_text())
+    record = json.loads(next(made.rglob("*.npz.json")).read_text())
     assert record["parameters"] == {"eps": 0.1, "norm": 2}
     assert record["seconds"] >= 0 and record["versions"]["numpy"] == np.__version__
     assert record["processor"] == store.processor() != ""
@@ -53,7 +54,7 @@ def test_an_interrupted_write_leaves_no_artifact(made, monkeypatch):
         patched.setattr(store.np, "savez_compressed", killed)
         with pytest.raises(KeyboardInterrupt):
             store.cached("thing", {}, lambda: {"a": np.zeros(3)})
-    assert not list(made.iterdir())
+    assert not list(forgery.kept_files(made))
     make, calls = _counter({"a": np.zeros(3)})
     store.cached("thing", {}, make)
     assert len(calls) == 1
@@ -62,7 +63,7 @@ def test_an_interrupted_write_leaves_no_artifact(made, monkeypatch):
 def test_killed_between_file_and_record_means_not_made(made):
     make, calls = _counter({"a": np.zeros(3)})
     store.cached("thing", {}, make)
-    next(made.glob("*.json")).unlink()
+    next(made.rglob("*.json")).unlink()
     store.cached("thing", {}, make)
     assert len(calls) == 2
 
@@ -79,7 +80,7 @@ def test_atomic_keeps_the_old_file_on_failure(tmp_path):
 
 def test_damaged_artifacts_are_refused_and_named(made):
     store.cached("thing", {}, lambda: {"a": np.zeros(3)})
-    path = next(made.glob("*.npz"))
+    path = next(made.rglob("*.npz"))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match=path.name):
         store.cached("thing", {}, lambda: {"a": np.zeros(3)})
@@ -100,7 +101,7 @@ def test_what_is_loaded_is_checked(made):
 def test_fresh_recomputes_what_is_older(made, monkeypatch):
     make, calls = _counter({"a": np.zeros(3)})
     store.cached("thing", {}, make)
-    made_at = store.read_record(next(made.glob("*.npz")))["made"]
+    made_at = store.read_record(next(made.rglob("*.npz")))["made"]
     monkeypatch.setenv("FRESH", str(made_at + 1))
     store.cached("thing", {}, make)
     assert len(calls) == 2
@@ -115,16 +116,16 @@ def test_fresh_recomputes_what_is_older(made, monkeypatch):
 def test_shipped_artifacts_are_read_and_never_written(made):
     store.cached("thing", {}, lambda: {"a": np.ones(3)})
     made.rename(paths.SHIPPED)
-    before = {path: path.stat().st_mtime_ns for path in paths.SHIPPED.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in forgery.kept_files(paths.SHIPPED)}
     make, calls = _counter({"a": np.zeros(3)})
     assert store.cached("thing", {}, make)["a"].sum() == 3 and not calls
-    assert {path: path.stat().st_mtime_ns for path in paths.SHIPPED.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in forgery.kept_files(paths.SHIPPED)} == before
 
 
 def _kept(value=np.arange(3.0)):
     """Keep an artifact; return its path and record."""
     store.cached("thing", {}, lambda: {"a": value})
-    path = next(paths.MADE.glob("*.npz"))
+    path = next(paths.MADE.rglob("*.npz"))
     return path, json.loads(store.record_path(path).read_text())
 
 
@@ -183,7 +184,7 @@ def test_an_artifact_of_gigabytes_is_refused_before_it_is_read(made, monkeypatch
 
 
 def test_all_that_ships_has_a_sound_record():
-    records = [path for path in paths.SHIPPED.iterdir() if path.suffix == ".json"]
+    records = [path for path in forgery.kept_files(paths.SHIPPED) if path.suffix == ".json"]
     assert len(records) > 100
     for path in records:
         assert store.read_record(path.with_suffix(""))["made"] < 1.9e9
@@ -217,7 +218,7 @@ def test_what_is_cut_is_checked_and_no_stale_or_damaged_one_is(made, monkeypatch
     store.cached("thing", {"n": 4}, lambda: {"a": np.zeros(4)})
     with pytest.raises(ValueError, match="2 of them"):
         store.cached("thing", {"n": 2}, make, check=refuse, sized=("n", _first))
-    path = next(made.glob("*.npz"))
+    path = next(made.rglob("*.npz"))
     with monkeypatch.context() as patched:
         patched.setenv("FRESH", str(store.read_record(path)["made"] + 1))
         assert not store.has("thing", {"n": 2}, sized=("n", _first))
@@ -229,7 +230,7 @@ def test_what_is_cut_is_checked_and_no_stale_or_damaged_one_is(made, monkeypatch
 
 def test_what_ships_is_read_alone_and_nothing_is_made(made, monkeypatch):
     store.cached("thing", {"n": 1}, lambda: {"a": np.ones(3)})
-    record, = made.glob("*.json")
+    record, = made.rglob("*.json")
     files.write_json(record, json.loads(record.read_text("utf8")) | {"made": 1e9})
     made.rename(paths.SHIPPED)
     monkeypatch.setenv("FRESH", "1")

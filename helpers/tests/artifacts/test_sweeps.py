@@ -17,6 +17,7 @@ from helpers.artifacts import paths, progress, store, sweeps
 from helpers.artifacts.sweeps import Job
 from helpers.report import grid as report_grid
 from helpers.report import parameters
+from helpers.tests import forgery
 
 WORK = """
 import os, sys, time
@@ -83,7 +84,7 @@ def test_every_job_is_an_artifact_and_runs_once(made, square):
     first = sweeps.run(_jobs(square, folder, range(3)), workers=2)
     assert dict(os.environ) == before  # the workers' own is not left here
     assert [int(value["square"]) for value in first] == [0, 1, 4]
-    assert len(list(made.glob("square-*.npz"))) == 3
+    assert len(list(made.rglob("square-*.npz"))) == 3
     again = sweeps.run(_jobs(square, folder, range(5)), workers=2)
     assert [int(value["square"]) for value in again] == [0, 1, 4, 9, 16]
     assert sorted(_said(folder, "began")) == ["0", "1", "2", "3", "4"]
@@ -95,7 +96,7 @@ def test_a_failed_job_is_told_and_takes_no_other_along(made, square, capsys):
         sweeps.run(_jobs(square, folder, [1, 13, 2]), workers=1)
     out = capsys.readouterr()
     assert "thirteen cannot be done" in out.out + out.err and "sweep_work.py" in out.out + out.err
-    assert len(list(made.glob("square-*.npz"))) == 2
+    assert len(list(made.rglob("square-*.npz"))) == 2
     with pytest.raises(RuntimeError, match="1 of 1 jobs failed"):  # those that finished are not run again
         sweeps.run(_jobs(square, folder, [1, 13, 2]), workers=1)
 
@@ -109,7 +110,7 @@ def test_what_is_no_artifact_is_the_failure_of_its_job_alone(made, square, capsy
     _, *lines = str(raised.value).splitlines()
     assert sorted(line.partition(": ")[2].partition("}")[0] for line in lines) == sorted(map(repr, kinds[:-1]))
     assert "got NoneType" in str(raised.value) and "No such file" in str(raised.value)
-    assert {path.name for path in made.iterdir()} == {f"odd-{store.digest({'kind': 'good'})}.csv{end}" for end in ("", ".json")}
+    assert {path.name for path in forgery.kept_files(made)} == {f"odd-{store.digest({'kind': 'good'})}.csv{end}" for end in ("", ".json")}
     good, = sweeps.run(jobs[-1:])
     assert good["b"].tolist()[0] == "x"
     for job in jobs[:-1]:
@@ -188,7 +189,7 @@ def test_a_scheduler_without_workers_is_said_and_its_end_too(made, square, tmp_p
         scheduler.kill()
         scheduler.wait()
     assert "the cluster has had no worker for " in said[0]
-    assert not list(made.iterdir()) and not _said(folder, "began")  # the claim is given back too
+    assert not list(forgery.kept_files(made)) and not _said(folder, "began")  # the claim is given back too
 
 
 def test_workers_that_do_not_live_end_a_cluster_of_one_s_own(monkeypatch):
@@ -232,21 +233,21 @@ def test_two_sweeps_at_once_share_the_jobs(square, tmp_path):
         out, error = sweep.communicate(timeout=120)
         assert out.endswith("[0, 1, 4, 9, 16, 25]\n"), error
     assert sorted(_said(folder, "began")) == sorted(map(str, range(6)))
-    assert len(list((tmp_path / "made").iterdir())) == 12  # artifacts and records, no claim
+    assert len(forgery.kept_files(tmp_path / "made")) == 12  # artifacts and records, no claim
 
 
 def test_a_second_sweep_takes_over_what_a_killed_one_had_claimed(square, tmp_path):
     _, folder = square
     made = tmp_path / "made"
     first = _sweep(folder, 1.0)
-    _until(lambda: list(made.glob("*.json")) and list(made.glob(".*.claim")))
+    _until(lambda: list(made.rglob("*.json")) and list(made.rglob(".*.claim")))
     second = _sweep(folder, 1.0)
     first.kill()
     first.wait()
-    done = {path.name for path in made.glob("*.json")}
+    done = {path.name for path in made.rglob("*.json")}
     out, error = second.communicate(timeout=120)
     assert out.endswith("[0, 1, 4, 9, 16, 25]\n"), error
-    assert len(list(made.iterdir())) == 12 and done <= {path.name for path in made.iterdir()}
+    assert len(list(forgery.kept_files(made))) == 12 and done <= {path.name for path in forgery.kept_files(made)}
     began = _said(folder, "began")
     assert set(began) == set(map(str, range(6))) and len(began) <= 8  # twice at most those under way
 
@@ -303,7 +304,7 @@ def test_a_point_that_the_notebook_would_refuse_is_refused_before_any_runs():
 
 
 def test_the_command_says_what_is_missing(tmp_path):
-    run = lambda **given: subprocess.run([sys.executable, "-m", "helpers.artifacts.sweeps"], capture_output=True, text=True,
+    run = lambda **given: subprocess.run([sys.executable, "-m", "helpers.report.grid"], capture_output=True, text=True,
                                          cwd=paths.ROOT, env={**os.environ, "NOTEBOOK": "", "GRID": "", **given})
     assert "needs NOTEBOOK=" in run().stderr
     assert "not a readable YAML" in run(NOTEBOOK="notebooks/01_datos.ipynb", GRID=str(tmp_path / "no.yaml")).stderr

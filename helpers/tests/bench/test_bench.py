@@ -116,7 +116,7 @@ def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_read(made, monke
     pd.testing.assert_frame_equal(table.benchmark([FGSM]), rows)
     assert len(calls) == len(measure.libraries(FGSM)) + 1
     assert "foolbox as shipped" in table.text(rows)
-    assert set(np.load(next(made.glob("bench_l2-*.npz"))).files) == {
+    assert set(np.load(next(made.rglob("bench_l2-*.npz"))).files) == {
         table.name(FGSM, *peer) for peer in measure.libraries(FGSM)}
 
 
@@ -173,7 +173,7 @@ def test_a_forged_table_is_refused(made, monkeypatch):
         "cell": cell.name, "library": library, "variant": variant, "n": 4, "repeats": 1})
     rows = table.benchmark([FGSM])
     pd.testing.assert_frame_equal(table.benchmark([FGSM]), rows)
-    path, = made.glob("bench-*.csv")
+    path, = made.rglob("bench-*.csv")
     rows["value"] *= 2
     store.write(path, lambda partial: rows.to_csv(partial, index=False), store.read_record(path)["parameters"], 1.0)
     with pytest.raises(ValueError, match="is not that of its measurements"):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from helpers import networks
 from helpers.networks import adversarial, batches, training
+from helpers.tests import forgery
 
 RECIPE = networks.Recipe("mnist", "lenet", epochs=4, train_size=300, warmup_epochs=2, eps=0.1)
 N, SHAPE = 300, (6, 6, 1)  # of batches of 128: the last has 44
@@ -97,7 +98,7 @@ def test_training_is_the_natural_one_where_nothing_is_attacked(made, monkeypatch
 def test_an_interrupted_adversarial_training_resumes_to_the_very_same(made, monkeypatch):
     recipe = networks.Recipe("mnist", "lenet", epochs=2, train_size=300, eps=0.1, nb_iter=2)
     model, history = networks.load_or_train(recipe)
-    for path in made.iterdir():
+    for path in forgery.kept_files(made):
         path.unlink()
     save = training._save_partial
 

@@ -17,13 +17,16 @@ from helpers.networks import adversarial, batches, models, training
 from helpers.networks.recipes import Recipe
 from helpers.statistics import intervals
 from helpers.study import accuracy
+from helpers.tests import forgery
 
 SMALL = Recipe("mnist", "lenet", epochs=3, train_size=300, shift=1, flip=True)
 
 KILLED_AFTER_AN_EPOCH = """
 import os, signal, sys
 from pathlib import Path
-from helpers import store, training
+from helpers import networks
+from helpers.artifacts import paths
+from helpers.networks import training
 paths.MADE = Path(sys.argv[1])
 save = training._save_partial
 def save_and_die(*args):
@@ -55,7 +58,7 @@ def test_a_killed_training_resumes_to_the_very_same_weights(made, tmp_path):
     resumed, resumed_history = networks.load_or_train(SMALL)
     assert _same(whole, resumed)
     assert resumed_history == history and len(history["loss"]) == SMALL.epochs
-    assert not list(artifacts_paths.MADE.glob("*partial*"))
+    assert not list(artifacts_paths.MADE.rglob("*partial*"))
 
 
 def test_a_finished_network_is_loaded_not_trained(made, monkeypatch):
@@ -63,20 +66,20 @@ def test_a_finished_network_is_loaded_not_trained(made, monkeypatch):
     monkeypatch.setattr(training, "_train", None)
     second, again = networks.load_or_train(SMALL)
     assert _same(first, second) and again == history
-    record = store.read_record(made / SMALL.filename)
+    record = store.read_record(artifacts_paths.place(made, SMALL.filename))
     assert record["parameters"] == networks.as_json(SMALL)
     assert record["accuracies"]["test"]["n"] == 10000
     assert {"history", "seconds", "versions", "data_sha256", "sha256"} <= record.keys()
-    model, recipe, _ = networks.read_network(made / SMALL.filename)
+    model, recipe, _ = networks.read_network(artifacts_paths.place(made, SMALL.filename))
     assert recipe == SMALL and _same(model, first)
-    path = made / SMALL.filename
+    path = artifacts_paths.place(made, SMALL.filename)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=SMALL.filename):
         networks.load_or_train(SMALL)
 
 
 def test_a_damaged_interrupted_training_is_refused_and_named(made):
-    weights, history = training._partial_paths(made / SMALL.filename)
+    weights, history = training._partial_paths(artifacts_paths.place(made, SMALL.filename))
     made.mkdir()
     weights.write_bytes(b"half")
     history.write_text('{"started": 0, "seconds": 1, "history": {"loss": []}}')
@@ -111,7 +114,7 @@ def test_training_on_jpeg_images_shows_jpeg_images(made):
     assert drawn.any(axis=0).all() and 60 < drawn[0].sum() < 140
     assert np.array_equal(labels, y[batch.order]) and np.array_equal(shown, batch[0][0])
     networks.load_or_train(recipe)
-    _, read, _ = networks.read_network(artifacts_paths.MADE / recipe.filename)
+    _, read, _ = networks.read_network(artifacts_paths.place(artifacts_paths.MADE, recipe.filename))
     assert read == recipe and "-jpeg-" in recipe.filename and recipe.model == "lenet-jpeg"
     assert training.recipe_of("mnist", "lenet-jpeg", 0) == networks.VACCINATED["mnist", "lenet"]
 
@@ -152,7 +155,7 @@ def test_adversarial_training_shows_what_it_says(made):
 def test_shipped_adversarial_networks_resist_as_promised(key):
     promised, eps = {("mnist", "lenet"): (0.85, 0.3), ("cifar10", "resnet"): (0.30, 8 / 255)}[key]
     recipe = networks.ADVERSARIAL[key]
-    model, read, record = networks.read_network(artifacts_paths.SHIPPED / recipe.filename)
+    model, read, record = networks.read_network(artifacts_paths.place(artifacts_paths.SHIPPED, recipe.filename))
     assert read == recipe and recipe.eps == eps
     history = record["history"]["val_robust_accuracy"]
     assert max(history) - history[-1] < 0.05  # no catastrophic overfitting
@@ -204,7 +207,7 @@ def test_shipped_networks_are_as_good_as_promised(key):
     promised = {("mnist", "lenet"): 0.990, ("mnist", "resnet"): 0.994,
                 ("cifar10", "lenet"): 0.68, ("cifar10", "resnet"): 0.905}[key]
     recipe = networks.RECIPES[key]
-    path = artifacts_paths.SHIPPED / recipe.filename
+    path = artifacts_paths.place(artifacts_paths.SHIPPED, recipe.filename)
     model, read, record = networks.read_network(path)
     assert read == recipe and store.file_sha256(path) == record["sha256"]
     test = record["accuracies"]["test"]
@@ -222,12 +225,12 @@ PLAIN = Recipe("mnist", "lenet", epochs=4, train_size=300, optimizer="adam", lea
 def test_a_trajectory_passes_the_networks_of_shorter_recipes(made, monkeypatch):
     shorter = dataclasses.replace(PLAIN, epochs=2)
     alone, _ = networks.load_or_train(shorter)
-    for path in made.iterdir():
+    for path in forgery.kept_files(made):
         path.unlink()
     passed = {epoch: model.get_weights() for epoch, model in networks.trajectory(PLAIN, [4, 2])}
     assert list(passed) == [2, 4]
     assert all(np.array_equal(a, b) for a, b in zip(passed[2], alone.get_weights(), strict=True))
-    names = {path.name for path in made.iterdir()}
+    names = {path.name for path in forgery.kept_files(made)}
     assert names == {name + end for name in (shorter.filename, PLAIN.filename) for end in ("", ".json")}
     monkeypatch.setattr(training, "_run", None)  # now nothing is trained
     again = {epoch: model.get_weights() for epoch, model in networks.trajectory(PLAIN, [2, 4])}
@@ -236,12 +239,12 @@ def test_a_trajectory_passes_the_networks_of_shorter_recipes(made, monkeypatch):
 
 def test_a_trajectory_goes_on_where_it_was_left(made, monkeypatch):
     whole = [model.get_weights() for _, model in networks.trajectory(PLAIN, [1, 3, 4])]
-    for path in made.iterdir():
+    for path in forgery.kept_files(made):
         path.unlink()
     for epoch, _ in networks.trajectory(PLAIN, [1, 3, 4]):
         if epoch == 3:
             break
-    assert sum("partial" in path.name for path in made.iterdir()) == 2
+    assert sum("partial" in path.name for path in forgery.kept_files(made)) == 2
     trained, train = [], training._train_epoch
     monkeypatch.setattr(training, "_train_epoch", lambda model, epoch, *more: (
         trained.append(epoch.epoch), train(model, epoch, *more)))
@@ -289,7 +292,7 @@ def test_a_recipe_survives_json():
 
 def test_any_checkpoint_can_be_read(made, tmp_path):
     model, _ = networks.load_or_train(SMALL)
-    read, name = networks.read_checkpoint(str(made / SMALL.filename))
+    read, name = networks.read_checkpoint(str(artifacts_paths.place(made, SMALL.filename)))
     assert name == "mnist" and _same(model, read)
     with pytest.raises(ValueError, match="there is no network at .*none.keras"):
         networks.read_checkpoint(tmp_path / "none.keras")
@@ -310,7 +313,7 @@ KINDS = {"natural": TINY, "adam": dataclasses.replace(TINY, optimizer="adam", le
 
 def _trained(recipe):
     """Return the weights of a recipe as trained now, as bytes."""
-    for path in artifacts_paths.MADE.glob("*"):
+    for path in artifacts_paths.MADE.rglob("*"):
         path.unlink()
     return b"".join(part.tobytes() for part in networks.load_or_train(recipe)[0].get_weights())
 
@@ -365,10 +368,10 @@ def test_a_validation_share_that_leaves_nothing_is_refused(made):
 def test_what_an_interrupted_training_left_goes_when_its_network_is_there(made):
     """Killed between keeping the network and clearing up."""
     networks.load_or_train(TINY)
-    for path in training._partial_paths(made / TINY.filename):
+    for path in training._partial_paths(artifacts_paths.place(made, TINY.filename)):
         path.write_bytes(b"half")
     networks.load_or_train(TINY)
-    assert not list(made.glob("*partial*"))
+    assert not list(made.rglob("*partial*"))
 
 
 def test_a_trajectory_trains_nothing_beyond_what_is_missing(made, monkeypatch):
@@ -377,7 +380,7 @@ def test_a_trajectory_trains_nothing_beyond_what_is_missing(made, monkeypatch):
     monkeypatch.setattr(training, "_train_epoch", lambda model, epoch, *more: (
         trained.append(epoch.epoch), train(model, epoch, *more)))
     assert [epoch for epoch, _ in networks.trajectory(PLAIN, [1, 3])] == [1, 3]
-    assert trained == [0] and not list(made.glob("*partial*"))
+    assert trained == [0] and not list(made.rglob("*partial*"))
 
 
 @pytest.mark.parametrize("field, value", [
@@ -386,7 +389,7 @@ def test_a_trajectory_trains_nothing_beyond_what_is_missing(made, monkeypatch):
     ("accuracies", {name: {"n": 1, "correct": 2} for name in ("validation", "test")}), ("parameters", {}),
     ("parameters", {"dataset": "mnist", "architecture": "lenet", "arguments": [], "width": 3})])
 def test_a_networks_record_that_is_none_is_refused_by_name(lenet, field, value):
-    path = artifacts_paths.SHIPPED / networks.RECIPES["mnist", "lenet"].filename
+    path = artifacts_paths.place(artifacts_paths.SHIPPED, networks.RECIPES["mnist", "lenet"].filename)
     record = json.loads(store.record_path(path).read_text())
     for content in ({**record, field: value}, {key: record[key] for key in record if key != field}):
         store.record_path(path).write_text(json.dumps(content))
@@ -395,7 +398,7 @@ def test_a_networks_record_that_is_none_is_refused_by_name(lenet, field, value):
 
 
 def test_all_networks_that_ship_have_sound_records():
-    paths = list(artifacts_paths.SHIPPED.glob("network-*.keras"))
+    paths = list(artifacts_paths.SHIPPED.rglob("network-*.keras"))
     assert len(paths) > 10
     for path in paths:
         record = store.read_record(path)
@@ -406,7 +409,7 @@ def test_all_networks_that_ship_have_sound_records():
 @pytest.mark.parametrize("text", ["[]", "{}", '{"started": "x", "seconds": 1, "history": {"loss": []}}',
                                   '{"started": 1, "seconds": 1, "history": {"loss": 1}}'])
 def test_a_history_that_is_none_is_refused_by_name(made, text):
-    weights, history = training._partial_paths(made / TINY.filename)
+    weights, history = training._partial_paths(artifacts_paths.place(made, TINY.filename))
     made.mkdir()
     weights.write_bytes(b"half")
     history.write_text(text)

@@ -1,6 +1,4 @@
 """Prose with numbers: what filters write, what is named when it is not there, and what a kernel and a page show."""
-import subprocess
-import sys
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -162,17 +160,19 @@ def test_a_page_shows_text_and_links_and_no_template(path):
     assert made.count("Figura\u00a08.1") == 1 and made.count("Cosas.") == 1  # the kernel's captions are gone
 
 
-@pytest.mark.parametrize("cell, message", [
-    ("%%prosa one\nEl {{ zerros | pct }} de todo.", "the cell In [3], «El {{ zerros | pct }} de todo. …»: 'zerros' is undefined"),
-    ("%%prosa on\nTodo.", "the cell In [3], «Todo. …»: there is no claim on (did you mean one?)"),
-    ("%%prosa\nLa @fig:escla.", "the cell In [3], «La @fig:escla. …»: no notebook has the label fig:escla"),
-    ("del zeros\nprose.verdicts(globals(), 'one')", "the table of verdicts, claim one: 'zeros' is undefined")])
-def test_an_error_is_a_line_that_names_cell_and_what_is_amiss(cell, message, tmp_path):
+AMISS = {
+    "%%prosa one\nEl {{ zerros | pct }} de todo.": "the cell In [3], «El {{ zerros | pct }} de todo. …»: 'zerros' is undefined",
+    "%%prosa on\nTodo.": "the cell In [4], «Todo. …»: there is no claim on (did you mean one?)",
+    "%%prosa\nLa @fig:escla.": "the cell In [5], «La @fig:escla. …»: no notebook has the label fig:escla",
+    "prose.verdicts(globals(), 'on')": "there is no claim on (did you mean one?)",
+    "del zeros\nprose.verdicts(globals(), 'one')": "the table of verdicts, claim one: 'zeros' is undefined"}
+
+
+def test_an_error_is_a_line_that_names_cell_and_what_is_amiss(tmp_path):
     notebook = source()
-    notebook.cells = [*notebook.cells[:3], new.new_code_cell(cell)]
+    notebook.cells = [*notebook.cells[:3], *(new.new_code_cell(cell, metadata={"tags": ["raises-exception"]}) for cell in AMISS)]
     nbformat.write(notebook, tmp_path / "own.ipynb")
-    run = subprocess.run([sys.executable, "-m", "papermill", "-k", "python3", "own.ipynb", "out.ipynb", "--no-progress-bar"],
-                         cwd=tmp_path, capture_output=True, text=True)
-    (error,) = [output for output in nbformat.read(tmp_path / "out.ipynb", 4).cells[-1].outputs if output.output_type == "error"]
-    assert run.returncode and message in error.evalue
-    assert len(error.traceback) == 1 and error.traceback[0].startswith(f"ValueError: {message}")
+    papermill.execute_notebook(tmp_path / "own.ipynb", tmp_path / "out.ipynb", kernel_name="python3", progress_bar=False, cwd=tmp_path)
+    for cell, message in zip(nbformat.read(tmp_path / "out.ipynb", 4).cells[3:], AMISS.values(), strict=True):
+        (error,) = cell.outputs
+        assert error.evalue.startswith(message) and error.traceback == [f"ValueError: {error.evalue}"]

@@ -104,7 +104,7 @@ RECOMPUTE = {"jpeg_clean": behind_jpeg.recompute_jpeg_clean, "jpeg_blind": behin
 
 
 def _kept(made, kind):
-    path, = made.glob(kind + "-*.npz")
+    path, = made.rglob(kind + "-*.npz")
     return path, store.read_record(path)["parameters"], store.read(path)
 
 
@@ -163,9 +163,9 @@ def test_forged_distances_are_found(made, case, factor):
 def test_fewer_images_are_the_first_of_those_kept(made, short, case, monkeypatch, make):
     monkeypatch.setitem(under_attack.LADDERS, ("mnist", 2), (0, 1, 4))
     many = make(N)
-    few, count = make(7), len(list(made.glob("jpeg_*.npz")))
+    few, count = make(7), len(list(made.rglob("jpeg_*.npz")))
     assert count == 1  # nothing was computed
-    for path in made.glob("jpeg_*"):
+    for path in made.rglob("jpeg_*"):
         path.unlink()
     anew = make(7)
     assert few.keys() == anew.keys() == many.keys()
@@ -177,7 +177,7 @@ def test_all_that_decides_an_artifact_is_in_its_key(made, short, case, monkeypat
         behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=2)
         behind_jpeg.aware(RECIPE, "identity", 50, n=2)
         behind_jpeg.drawn(RECIPE, "one identity", n=2)
-        return {path.stem for path in made.glob("jpeg_*.npz")}
+        return {path.stem for path in made.rglob("jpeg_*.npz")}
 
     for change in ((behind_jpeg, "NB_ITER", 3), (behind_jpeg, "STRIDE", 0.5), (behind_jpeg, "DRAWN", (30, 60)), (behind_jpeg, "DRAWS", 1),
                    (behind_jpeg, "QUALITIES", (0, 50)), (under_attack, "NB_ITER", 2), (under_attack, "STRIDE", 2.0)):

@@ -31,7 +31,7 @@ def test_changes_are_those_of_the_maps(lenet, made, attack):
     again = study_maps.changes(RECIPE, attack, n=5)
     assert all(np.array_equal(kept[name], again[name], equal_nan=True) for name in kept)
     fewer = study_maps.changes(RECIPE, attack, n=4)
-    path, = made.glob("map_changes*.npz")  # nothing else was computed
+    path, = made.rglob("map_changes*.npz")  # nothing else was computed
     assert all(np.array_equal(fewer[name], kept[name][:4], equal_nan=True) for name in kept)
     for column in ("grad_cam true spearman", "gradient seen divergence", "grad_cam energy 0.1"):  # a measure by itself
         _, outcomes = _forged(path, study_maps.recompute_map_changes, kept, kept | {column: 0.01 + 0 * kept[column]})
@@ -72,7 +72,7 @@ def test_the_cascade_starts_at_one(lenet, made):
         np.testing.assert_allclose(kept[method][0], 1, atol=1e-3)
         if method != "integrated":  # which is zero where the image is black, whatever the network
             assert np.nanmean(kept[method][2]) < 0.9
-    path, = made.glob("map_cascade*.npz")
+    path, = made.rglob("map_cascade*.npz")
     assert np.array_equal(study_maps.cascade(RECIPE, n=3, points=3)["smooth"], kept["smooth"][:, :3])
     for method in ("gradient", "smooth"):
         _, outcomes = _forged(path, study_maps.recompute_map_cascade, kept, kept | {method: 1 - kept[method]})
@@ -90,9 +90,9 @@ def test_maps_of_other_labels_are_those_of_the_networks(made, dataset):
     told, other = (networks.load_or_train(study_maps.memorising_recipe(dataset, label_noise=noise, **small))[0] for noise in (0.0, 0.9))
     maps = [saliency.grad_cam(model, data.x_test[:4], data.y_test[:4]) for model in (told, other)]
     np.testing.assert_allclose(kept["grad_cam"][1], saliency.spearman(*maps), atol=1e-4)
-    assert kept["train_accuracy"].shape == (3,) and len(list(made.glob("network-*.keras"))) == 3
+    assert kept["train_accuracy"].shape == (3,) and len(list(made.rglob("network-*.keras"))) == 3
     assert study_maps.labels(dataset, n=4, **small)["gradient"].tolist() == kept["gradient"].tolist()
-    path, = made.glob("map_labels*.npz")
+    path, = made.rglob("map_labels*.npz")
     assert np.array_equal(study_maps.labels(dataset, n=3, **small)["smooth"], kept["smooth"][:, :3])
     for name in ("train_accuracy", "gradient"):
         _, outcomes = _forged(path, study_maps.recompute_map_labels, kept, kept | {name: kept[name] + 0.1})
@@ -133,7 +133,7 @@ def test_a_tale_turns_one_class_into_another_and_draws_its_way(lenet, made):
     one, two = (kept["near"] - x)[1].ravel(), (mean - x[1]).ravel()
     np.testing.assert_allclose(cosines[1, 8], one @ two / np.linalg.norm(one) / np.linalg.norm(two), atol=1e-5)
     assert cosines.shape == (4, 10) and np.nanmax(np.abs(cosines)) <= 1
-    path, = made.glob("tale*.npz")
+    path, = made.rglob("made_into*.npz")
     assert np.array_equal(study_maps.made_into(RECIPE, 3, 8, n=3)["near"], kept["near"][:3])
     other = data.x_test[data.y_test == 8][:4]  # images of the target class: but not the nearest
     for forged in ({"near": np.clip(x + 1e-3, 0, 1)}, {"near": other}, {"step": x}):
@@ -147,7 +147,7 @@ def test_all_that_decides_maps_is_in_their_keys(made, lenet, monkeypatch):
     def count():
         study_maps.changes(RECIPE, "fgsm", n=3)
         study_maps.cascade(RECIPE, n=2, points=2)
-        return len(list(made.glob("map_changes-*.npz"))), len(list(made.glob("map_cascade-*.npz")))
+        return len(list(made.rglob("map_changes-*.npz"))), len(list(made.rglob("map_cascade-*.npz")))
 
     assert count() == (1, 1)
     monkeypatch.setitem(study_maps.SETTINGS, "smooth", {"draws": 2})

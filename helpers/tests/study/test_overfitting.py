@@ -13,6 +13,7 @@ from helpers.artifacts import store, sweeps
 from helpers.attacks import gradients
 from helpers.report import parameters as report_parameters
 from helpers.study import accuracy, overfitting
+from helpers.tests import forgery
 
 SIZES = {"n": 20, "n_distance": 3}
 SETTINGS = {"settings": store.as_kept(overfitting.SETTINGS)}
@@ -90,9 +91,9 @@ def test_a_study_joins_its_runs_in_order(made, in_process):
     deep = {"recipe": networks.as_json(overfitting.recipe(0, epochs=1, extra_layers=2, label_noise=0.2, train_size=200)),
             "epochs": [1], **SIZES, **SETTINGS}
     assert np.array_equal(layers["profile"][2, 0], store.cached("overfitting_run", deep, None)["profile"][0])
-    kept = {path.name for path in made.iterdir()}
+    kept = {path.name for path in forgery.kept_files(made)}
     again = overfitting.studies(parts, seeds=range(2), epochs=1, train_size=200, workers=1, **SIZES)
-    assert {path.name for path in made.iterdir()} == kept and np.array_equal(again["epochs", 0.0]["l2"], epochs["l2"])
+    assert {path.name for path in forgery.kept_files(made)} == kept and np.array_equal(again["epochs", 0.0]["l2"], epochs["l2"])
     with pytest.raises(ValueError, match="axis must be one of epochs, layers, width, got 'depth'"):
         overfitting.studies({("depth", 0.0): None}, seeds=range(2))
 
@@ -111,7 +112,7 @@ def test_values_that_are_none_of_an_axis(axis, values, message, made):
                     lambda: overfitting.study({axis: values})):  # an empty list is not the default
         with pytest.raises(ValueError, match=message):
             refused()
-    assert not made.exists() or not list(made.iterdir())
+    assert not made.exists() or not list(forgery.kept_files(made))
 
 
 @pytest.mark.parametrize("given, message", [
@@ -155,14 +156,14 @@ def test_losses_of_attacks_that_are_mistaken_and_mended():
 @pytest.fixture(scope="module")
 def run():
     """A shipped run of several epochs, on all its images: (parameters, arrays)."""
-    for path in sorted(artifacts_paths.SHIPPED.glob("overfitting_run-*.npz")):
+    for path in sorted(artifacts_paths.SHIPPED.rglob("overfitting_run-*.npz")):
         parameters = store.read_record(path)["parameters"]
         if len(parameters["epochs"]) > 1:
             return parameters, store.read(path)
 
 
 def test_every_shipped_run_agrees_with_itself():
-    paths = sorted(artifacts_paths.SHIPPED.glob("overfitting_run-*.npz"))
+    paths = sorted(artifacts_paths.SHIPPED.rglob("overfitting_run-*.npz"))
     for path in np.random.default_rng().permutation(paths)[:20]:
         overfitting.prove_run(store.read_record(path)["parameters"], store.read(path))
 
@@ -185,7 +186,7 @@ def test_a_forged_run_or_part_is_refused_when_it_is_loaded(made):
     parts = {("layers", 0.0): [0, 1, 2]}
     given = {"seeds": range(1), "epochs": 1, "train_size": 200, "workers": 1, **SIZES}
     first = overfitting.studies(parts, **given)
-    whole, = made.glob("overfitting-*.npz")
+    whole, = made.rglob("overfitting-*.npz")
     record, kept = store.read_record(whole), store.read(whole)
     store.write(whole, lambda partial: np.savez(partial, **kept | {"test_loss": kept["test_loss"] + 1}), record["parameters"], 1.0)
     with pytest.raises(ValueError, match="kept study of"):
@@ -193,7 +194,7 @@ def test_a_forged_run_or_part_is_refused_when_it_is_loaded(made):
     whole.unlink(), store.record_path(whole).unlink()
     overfitting.studies(parts, **given)  # joined again, from the runs
     whole.unlink(), store.record_path(whole).unlink()
-    path = sorted(made.glob("overfitting_run-*.npz"))[0]
+    path = sorted(made.rglob("overfitting_run-*.npz"))[0]
     record, kept = store.read_record(path), store.read(path)
     store.write(path, lambda partial: np.savez(partial, **kept | {"right": np.ones_like(kept["right"])}), record["parameters"], 1.0)
     with pytest.raises(ValueError, match="figures of a run of"):
@@ -204,9 +205,9 @@ def test_a_forged_run_or_part_is_refused_when_it_is_loaded(made):
 def test_fewer_images_of_a_run_are_the_first_of_those_kept(made):
     parts, given = {("layers", 0.0): [0, 1, 2]}, {"seeds": range(1), "epochs": 1, "train_size": 200, "workers": 1, "n_distance": 2}
     many = overfitting.studies(parts, n=20, **given)["layers", 0.0]
-    count = len(list(made.glob("overfitting_run-*.npz")))
+    count = len(list(made.rglob("overfitting_run-*.npz")))
     few = overfitting.studies(parts, n=7, **given)["layers", 0.0]
-    assert len(list(made.glob("overfitting_run-*.npz"))) == count  # nothing was trained
+    assert len(list(made.rglob("overfitting_run-*.npz"))) == count  # nothing was trained
     assert np.array_equal(few["right"], many["right"][..., :7]) and np.array_equal(few["l2"], many["l2"])
 
 

@@ -38,7 +38,7 @@ def _better(found):
 def test_checks_are_kept_refused_where_they_do_not_follow_and_made_anew(quick, made, of):
     first = of()
     pd.testing.assert_frame_equal(of(more=checks.monotone([0, 1], [1.0, 0.5])).iloc[:-1], first, check_dtype=False)
-    path, = made.glob("checks-*.npz")
+    path, = made.rglob("checks-*.npz")
     kept = store.read(path)
     for change in (lambda found: found.update(passed=~found["passed"]),
                    lambda found: found.update(value=found["value"] + 1e3),

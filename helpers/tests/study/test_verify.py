@@ -1,7 +1,6 @@
 """`make verify` looks at what ships alone, and finds what was tampered with."""
 import itertools
 import math
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -57,19 +56,19 @@ def test_minutes_that_cannot_be_are_refused_by_name(minutes):
 def test_what_ships_is_read_alone(both, made, monkeypatch, capsys):
     under_attack.answers(LENET, "noise", norm=np.inf, n=20)
     path, = forgery.shipped("answers")
-    for part in (path, store.record_path(path), *paths.SHIPPED.glob("network*")):  # of one's own, and other ones
-        shutil.copy(part, made)
-    forgery.arrays(made / path.name, lambda arrays: arrays.update(answer=(arrays["answer"] + 1) % 10))
+    for part in (path, store.record_path(path), *paths.SHIPPED.rglob("network-*")):  # of one's own, and other ones
+        forgery.copied(part, made)
+    forgery.arrays(paths.place(made, path.name), lambda arrays: arrays.update(answer=(arrays["answer"] + 1) % 10))
     for name in (LENET.filename, ADVERSARIAL.filename):
-        (made / name).write_bytes(b"another network")
+        paths.place(made, name).write_bytes(b"another network")
     monkeypatch.setenv("FRESH", "1")
     assert verify.verify(minutes=0.05, seed=1) == 0
     assert capsys.readouterr().out.split("network")[-1].split()[:5] == ["2", "2", "2", "0", "0"]
-    assert sorted(p.name for p in made.iterdir()) == sorted(p.name for p in paths.SHIPPED.iterdir())
+    assert sorted(p.name for p in forgery.kept_files(made)) == sorted(p.name for p in forgery.kept_files(paths.SHIPPED))
 
 
 def test_nothing_compared_is_no_success(both, capsys):
-    for path in paths.SHIPPED.glob("network*"):
+    for path in paths.SHIPPED.rglob("network-*"):
         path.unlink()
     store.cached("thing", {}, lambda: {"a": np.zeros(1)})
     forgery.shipped("thing")
@@ -81,14 +80,14 @@ def test_nothing_compared_is_no_success(both, capsys):
 def test_a_network_that_does_not_ship_is_said(both):
     under_attack.answers(LENET, "noise", norm=np.inf, n=4)
     path, = forgery.shipped("answers")
-    for network in paths.SHIPPED.glob("network*"):
+    for network in paths.SHIPPED.rglob("network-*"):
         network.unlink()
     (what, _, why, agrees), = forgery.units(path, 3)
     assert agrees is None and LENET.filename in why
 
 
 def test_the_weights_of_another_network_are_found(both, capsys):
-    first, second = (paths.SHIPPED / recipe.filename for recipe in (LENET, ADVERSARIAL))
+    first, second = (paths.place(paths.SHIPPED, recipe.filename) for recipe in (LENET, ADVERSARIAL))
     moved = first.read_bytes()
     first.write_bytes(second.read_bytes())
     second.write_bytes(moved)
@@ -109,8 +108,8 @@ def measured(tmp_path_factory):
         patch.setattr(paths, "MADE", folder)
         patch.delenv("FRESH", raising=False)
         under_attack.accuracy_table([LENET], n=40)
-    for path in paths.SHIPPED.glob(LENET.filename + "*"):
-        shutil.copy(path, folder)
+    for path in paths.SHIPPED.rglob(LENET.filename + "*"):
+        forgery.copied(path, folder)
     return folder
 
 
@@ -182,8 +181,8 @@ def counted(made):
     paths.SHIPPED.mkdir(parents=True)
     for path in (paths.ROOT / "data" / "shipped").glob("statistics-*.csv"):
         if "mnist" in path.read_text("utf8"):
-            shutil.copy(path, paths.SHIPPED), shutil.copy(store.record_path(path), paths.SHIPPED)
-    path, = paths.SHIPPED.glob("*.csv")
+            forgery.copied(path, paths.SHIPPED), forgery.copied(store.record_path(path), paths.SHIPPED)
+    path, = paths.SHIPPED.rglob("*.csv")
     return path
 
 

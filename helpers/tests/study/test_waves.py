@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from helpers import datasets, frequency, jpeg, networks
-from helpers.artifacts import files, store
+from helpers.artifacts import files, paths, store
 from helpers.attacks import gradients
 from helpers.study import overfitting
 from helpers.study import waves as study_waves
@@ -67,7 +67,7 @@ RECOMPUTE = {"waves": study_waves.recompute_waves, "wave_errors": study_waves.re
 def test_what_is_kept_is_proved_and_serves_fewer_images(lenet, made, kind, make, forge):
     many = make(3)
     few = make(2)
-    path, = made.glob("*.npz")  # nothing else was computed
+    path, = made.rglob("*.npz")  # nothing else was computed
     for name in few:
         expected = many[name][:2] if len(many[name]) == 3 and name not in ("ring", "frequency") else many[name]
         assert np.array_equal(few[name], expected, equal_nan=few[name].dtype.kind in "fc")
@@ -86,7 +86,7 @@ def test_all_that_decides_is_in_the_key(made, lenet, monkeypatch):
     study_waves.least_amplitudes(RECIPE, n=1)
     monkeypatch.setitem(study_waves.HIGH, "mnist", 4.0)
     study_waves.least_amplitudes(RECIPE, n=1)
-    assert len(list(made.glob("least_amplitude-*.npz"))) == 3
+    assert len(list(made.rglob("least_amplitude-*.npz"))) == 3
 
 
 def test_seeds_are_each_network_s_own_gain(made, lenet):
@@ -97,15 +97,15 @@ def test_seeds_are_each_network_s_own_gain(made, lenet):
         response = frequency.gain(networks.load_or_train(recipe)[0], data.x_test[:20], data.y_test[:20])
         profile = frequency.radial_profile(np.square(np.abs(frequency.normalised(response)[:, 0])))[1].mean(axis=0)
         np.testing.assert_allclose(row, profile, rtol=1e-4)
-    path, = made.glob("gain_seeds*.npz")
+    path, = made.rglob("gain_seeds*.npz")
     _tamper(path, power=2 * kept["power"])
     with pytest.raises(ValueError, match="are not those that it computes"):
         study_waves.seeds(recipes, n=20)
     _tamper(path, power=kept["power"])
     for recipe in recipes:  # they need not be there when it is loaded
-        (made / recipe.filename).unlink()
+        paths.place(made, recipe.filename).unlink()
     assert np.array_equal(study_waves.seeds(recipes, n=20)["power"], kept["power"])
-    path, = made.glob("gain_seeds*.npz")
+    path, = made.rglob("gain_seeds*.npz")
     found = list(study_waves.recompute_gain_seeds(store.read_record(path)["parameters"], kept, np.random.default_rng(0)))
     assert [agrees for *_, agrees in found] == [True, None, None] and "does not ship" in found[-1][2]
 
@@ -117,7 +117,7 @@ def test_jpeg_alone_is_the_harmonic_matrix(made):
     found = frequency.harmonic_matrix(x, 50, amplitude=1.0, frequencies=kept["frequency"][k:k + 1])
     np.testing.assert_allclose(kept["matrix"][k], found["matrix"][0], atol=1e-4)
     assert np.abs(kept["predicted"][:, 0, 0]).max() <= 1 + 1e-6
-    path, = made.glob("codec_waves*.npz")
+    path, = made.rglob("codec_waves*.npz")
     parameters, rng = store.read_record(path)["parameters"], np.random.default_rng(0)
     assert all(agrees for *_, agrees in itertools.islice(study_waves.recompute_codec_waves(parameters, kept, rng), 3))
     for name in ("matrix", "predicted", "energy"):
