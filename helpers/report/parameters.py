@@ -2,27 +2,20 @@
 import ast
 import contextlib
 import difflib
-import math
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import nbformat
 import yaml
 
-from helpers.artifacts import files, paths, progress
+from helpers.artifacts import paths, progress
+# Notebooks know the first two as parameters.FILE and parameters.Listed.
+from helpers.artifacts.values import FILE, Listed, require  # noqa: F401
 
 NOTEBOOKS = paths.ROOT / "notebooks"
-FILE = Path  # what a parameter may be: the path of a network's file that is there
 EXPLORER = {"n_explorer": range(1, 11)}  # what the explorer takes of a profile that no notebook has
 # How many of the first images a notebook takes, and no more than are at hand.
 OF_TEST = ("n_attack", "n_blind", "n_aware", "n_aware_resnet", "n_gain", "n_study")
-
-
-class Listed(NamedTuple):
-    """What a parameter may be: a list of `least` or more values that increase, each of them `what`."""
-    what: object
-    least: int = 1
 
 
 def check(namespace, **allowed):
@@ -51,12 +44,6 @@ def _check(namespace, allowed):
         if name not in namespace:
             raise ValueError(f"parameter {name} is missing from the parameters cell")
     _check_values({name: namespace[name] for name in allowed}, allowed)
-
-
-def require(name, value, what):
-    """Raise ValueError, naming the parameter and its value, if it is not `what` it may be (see `check`)."""
-    if not _fits(value, what):
-        raise ValueError(f"{name} must be {_describe(what)}, got {value!r}")
 
 
 def of_profile(profile, notebooks):
@@ -202,33 +189,3 @@ def _evaluated(node):
                     {"__builtins__": {}, "range": range, "parameters": sys.modules[__name__]})
     except (NameError, AttributeError):
         return NotImplemented
-
-
-def _fits(value, what):
-    if isinstance(what, list):
-        return any(_fits(value, choice) for choice in what)
-    if isinstance(what, Listed):
-        return (type(value) is list and all(_fits(entry, what.what) for entry in value)
-                and len(value) >= what.least and value == sorted(set(value)))
-    if what is FILE:
-        return type(value) is str and Path(value).suffix in files.NETWORKS and Path(value).is_file()
-    if isinstance(what, range):
-        return type(value) is int and value in what
-    if isinstance(what, tuple):
-        return (type(value) in (int, float) and math.isfinite(value)
-                and what[0] <= value <= what[1])
-    return type(value) is type(what) and value == what
-
-
-def _describe(what):
-    if isinstance(what, list):
-        return " or ".join(_describe(choice) for choice in what)
-    if isinstance(what, Listed):
-        return f"a list of {what.least} or more that increase, each {_describe(what.what)}"
-    if what is FILE:
-        return f"the path of a file ({', '.join(files.NETWORKS)})"
-    if isinstance(what, range):
-        return f"an integer in {what[0]}..{what[-1]}" + (f" in steps of {what.step}" if what.step > 1 else "")
-    if isinstance(what, tuple):
-        return f"a number in [{what[0]}, {what[1]}]"
-    return repr(what)

@@ -228,7 +228,7 @@ def unmet_checks(tables):
     for table in tables:
         for row in table[~table.passed.astype(bool)].itertuples():
             failed.setdefault((row.check, row.threshold), []).append(
-                f"{significant(row.value)} en la {row.model}")
+                f"{significant(row.value)} en la {network_name(row)}")
     many = sum(map(len, failed.values()))
     if not many:
         return "Se cumplen todas."

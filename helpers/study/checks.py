@@ -1,8 +1,8 @@
 """The checks that every claim of robustness must pass. After Carlini et al. 2019, arXiv:1902.06705.
 
 Each function returns rows, dicts of check, value, threshold and passed; `table` joins them. What a
-value is, and its unit, says text.CHECKS. A failed check is a row, not an exception; a NaN fails. Rows
-that only report a number have the threshold NaN and pass. Points are percentage points of accuracy.
+value is, and its unit, the report says to its readers. A failed check is a row, not an exception; a NaN
+fails. Rows that only report a number have the threshold NaN and pass. Points are percentage points of accuracy.
 """
 import operator
 
@@ -14,6 +14,7 @@ from helpers import attacks, jpeg
 from helpers.artifacts import store
 from helpers.attacks import float64, gradients
 
+COLUMNS = ["check", "value", "threshold", "passed"]
 COMPARISONS = {"≤": operator.le, "<": operator.lt, "≥": operator.ge}
 BOUNDS = {  # check: how its value must compare with its threshold; None, reported only
     "ball": ("≤", 1e-6), "box": ("≤", 1e-6), "clean_accuracy": None, "zero_eps": ("≤", 0.0),
@@ -32,8 +33,7 @@ BOUNDS = {  # check: how its value must compare with its threshold; None, report
 
 def table(rows, **measured_on):
     """Return rows as a DataFrame: a column for each of `measured_on`, then those of the checks."""
-    columns = [*measured_on, "check", "value", "threshold", "passed"]
-    return pd.DataFrame([{**measured_on, **row} for row in rows], columns=columns)
+    return pd.DataFrame([{**measured_on, **row} for row in rows], columns=[*measured_on, *COLUMNS])
 
 
 def bounds():
@@ -42,30 +42,32 @@ def bounds():
 
 
 def kept(parameters, rows, **measured_on):
-    """Return the `table` of the checks rows(), kept as an artifact of these parameters.
+    """Return the `table` of the checks rows(), which is kept as an artifact of these parameters.
 
     parameters: dict that JSON can hold, of all that the checks depend on. rows(): returns the rows; minutes.
-    On loading only what follows is proved: thresholds, and what has passed. Values are for `verify`.
+    On loading only what follows is proved: thresholds, and what has passed. Values are for `verify`. A column
+    that is no check's, as old artifacts have, is left out.
     """
     def make():
-        found = table(rows(), **measured_on)
+        found = table(rows())
         return {name: found[name].to_numpy(None if found[name].dtype in (float, bool) else str) for name in found}
 
     def check(found):
-        if not follows(pd.DataFrame(found), **measured_on):
-            raise ValueError(f"the kept checks of {measured_on} do not follow from their values: delete the artifact "
-                             "to have them made again")
+        if not follows(pd.DataFrame(found)):
+            raise ValueError(f"the kept checks of {measured_on} do not follow from their values: "
+                             "delete the artifact to have them made again")
 
-    return pd.DataFrame(store.cached("checks", parameters, make, check=check))
+    found = pd.DataFrame(store.cached("checks", parameters, make, check=check))
+    return found[COLUMNS].assign(**measured_on)[[*measured_on, *COLUMNS]]
 
 
-def follows(found, **measured_on):
+def follows(found):
     """Return whether a `table` of checks has the thresholds of BOUNDS, and has passed what its values say."""
-    if list(found) != [*measured_on, "check", "value", "threshold", "passed"] or not set(found.check) <= set(BOUNDS):
+    if not set(COLUMNS) <= set(found) or not set(found.check) <= set(BOUNDS):
         return False
-    expected = table([row(check, value) for check, value in zip(found.check, found.value)], **measured_on)
+    expected = table([row(check, value) for check, value in zip(found.check, found.value)])
     return bool(len(found)) and all(np.array_equal(found[name], expected[name], equal_nan=name == "threshold")
-                                    for name in (*measured_on, "threshold", "passed"))
+                                    for name in ("threshold", "passed"))
 
 
 def row(check, value, threshold=None):

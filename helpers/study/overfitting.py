@@ -13,8 +13,8 @@ from scipy.special import log_softmax
 
 from helpers import attacks, datasets, networks
 from helpers.artifacts import proofs, store, sweeps
+from helpers.artifacts.values import Listed, require
 from helpers.attacks import float64, gradients
-from helpers.report import parameters as report_parameters
 from helpers.study import under_attack, units
 
 EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -29,8 +29,9 @@ SEARCHES = (*FGSM, "float64", "pgd_margin")
 PROFILE = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)  # L2 steps along the gradient
 QUANTILES = (5, 25, 50, 75, 95)
 AXES = {"epochs": EPOCHS, "layers": LAYERS, "width": WIDTHS}
-ALLOWED = {"epochs": report_parameters.Listed(range(1, 1001), 3), "layers": report_parameters.Listed(range(101), 3),
-           "width": report_parameters.Listed((0.05, 16), 3)}  # three values at least, for there is a trend to be seen
+FEWEST = 3  # values along an axis, for there is a trend to be seen
+ALLOWED = {axis: Listed(what, FEWEST) for axis, what in (
+    ("epochs", range(1, 1001)), ("layers", range(101)), ("width", (0.05, 16)))}
 # What the report needs: of each axis and part of wrong labels, the values and how many seeds.
 STUDY = {("epochs", 0.0): (EPOCHS, 10), ("layers", 0.0): (LAYERS, 10), ("width", 0.0): (WIDTHS, 10),
          ("epochs", NOISE): (EPOCHS, 6), ("layers", NOISE): (LAYERS, 6), ("width", NOISE): (WIDTHS, 6)}
@@ -179,7 +180,7 @@ def study(values=None, n_seeds=None, **more):
     values = {axis: own for axis, own in (values or {}).items() if own is not None}
     for axis, own in values.items():
         _checked(axis, own)
-    report_parameters.require("n_seeds", n_seeds, [None, range(1, 1001)])
+    require("n_seeds", n_seeds, [None, range(1, 1001)])
     return studies({part: values.get(part[0], own) for part, (own, _) in STUDY.items()},
                    seeds={part: range(n_seeds or count) for part, (_, count) in STUDY.items()}, **more)
 
@@ -195,11 +196,11 @@ def studies(parts, *, seeds, epochs=SHORT, n=N, n_distance=N_DISTANCE, train_siz
     itself, so that an interrupted study goes on. All runs that are missing are one sweep (sweeps.run, whose
     arguments the last two are). Raises ValueError for values outside ALLOWED, seeds or sizes that are none.
     """
-    report_parameters.require("epochs", epochs, range(1, 1001))
-    report_parameters.require("n", n, range(1, 10_001))
-    report_parameters.require("n_distance", n_distance, range(1, n + 1))
+    require("epochs", epochs, range(1, 1001))
+    require("n", n, range(1, 10_001))
+    require("n_distance", n_distance, range(1, n + 1))
     for own in seeds.values() if isinstance(seeds, dict) else [seeds]:
-        report_parameters.require("seeds", list(own), report_parameters.Listed(range(2**31)))
+        require("seeds", list(own), Listed(range(2**31)))
     jobs = {part: _jobs(*part, _checked(part[0], values), list(seeds[part] if isinstance(seeds, dict) else seeds),
                         epochs, train_size, {"n": n, "n_distance": n_distance}) for part, values in parts.items()}
     keys = {part: {"axis": part[0], "jobs": [[seed, value, job.parameters] for (seed, value), job in own.items()]}
@@ -324,7 +325,7 @@ def _checked(axis, values):
     if axis not in AXES:
         raise ValueError(f"axis must be one of {', '.join(AXES)}, got {axis!r}")
     values = AXES[axis] if values is None else values
-    report_parameters.require(axis, list(values) if isinstance(values, tuple) else values, ALLOWED[axis])
+    require(axis, list(values) if isinstance(values, tuple) else values, ALLOWED[axis])
     return tuple(map(float, values)) if axis == "width" else tuple(values)  # 2 and 2.0 are one network
 
 

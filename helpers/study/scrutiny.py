@@ -8,7 +8,6 @@ import pandas as pd
 
 from helpers import attacks, datasets, jpeg, networks
 from helpers.jpeg import attacker
-from helpers.report import text
 from helpers.study import behind_jpeg, checks, under_attack
 
 FEW = 20  # images with which it is tried whether more steps of a search serve
@@ -111,6 +110,6 @@ def again(parameters):
 
 
 def _table(recipe, key, groups, more):
-    measured_on = {"model": text.network_name(recipe)}
+    measured_on = {"dataset": recipe.dataset, "model": recipe.model}
     kept = checks.kept(key, lambda: sum((rows() for rows in groups().values()), []), **measured_on)
     return pd.concat([kept, checks.table(more, **measured_on)], ignore_index=True) if more else kept

@@ -10,6 +10,7 @@ from papermill.translators import PythonTranslator
 from helpers.artifacts import paths
 from helpers.report import parameters
 from helpers.report.parameters import FILE, Listed
+from helpers.study import overfitting
 
 NOTEBOOKS = sorted(parameters.NOTEBOOKS.glob("[0-9]*.ipynb"))
 PROFILES = {path.stem: yaml.safe_load(path.read_text("utf8")) for path in parameters.NOTEBOOKS.glob("*.yaml")}
@@ -168,3 +169,9 @@ def test_what_ships_passes_its_own_check():
         parameters.check_given(NOTEBOOKS[0], {"sed": 1})
     with pytest.raises(ValueError, match="epochs must be"):
         parameters.check_given(NOTEBOOKS[0], {"epochs": -1})
+
+
+def test_chapter_6_and_the_study_allow_the_same():
+    _, allowed = parameters._declared(parameters.NOTEBOOKS / "06_sobreajuste.ipynb")
+    named = {"study_epochs": "epochs", "study_layers": "layers", "study_widths": "width"}
+    assert all(allowed[name] == [None, overfitting.ALLOWED[axis]] for name, axis in named.items())

@@ -58,22 +58,23 @@ def test_kept_checks_are_computed_once(made):
         calls.append(1)
         return [checks.row("ball", 0.0), checks.row("clean_accuracy", 0.5), checks.row("monotone", 3.0)]
 
-    first, again = (checks.kept({"network": "n", "n": 3}, rows, model="LeNet-5") for _ in range(2))
+    first, again = (checks.kept({"network": "n", "n": 3}, rows, dataset="mnist", model="lenet") for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
-    pd.testing.assert_frame_equal(first, checks.table(rows(), model="LeNet-5"), check_dtype=False)
-    assert len(calls) == 2 and first.passed.dtype == bool and text.checks_by_network([first]) == text.checks_by_network([again])
-    assert len(checks.kept({"network": "n", "n": 4}, rows, model="LeNet-5")) == 3 and len(calls) == 3
+    pd.testing.assert_frame_equal(first, checks.table(rows(), dataset="mnist", model="lenet"), check_dtype=False)
+    assert len(calls) == 2 and first.passed.dtype == bool and (
+        text.checks_by_network([first]) == text.checks_by_network([again]))
+    assert len(checks.kept({"network": "n", "n": 4}, rows, model="lenet")) == 3 and len(calls) == 3
 
 
 def test_unmet_checks_are_told_once_each_with_where():
-    good = checks.table([checks.row("ball", 0.0), checks.row("cw_success", 0.2)], model="ResNet-20")
-    bad = [checks.table([checks.row("monotone", value), checks.row("ball", 0.0)], model=model)
-           for value, model in ((3.0, "LeNet-5"), (np.nan, "ResNet-20"))]
+    good = checks.table([checks.row("ball", 0.0), checks.row("cw_success", 0.2)], dataset="mnist", model="resnet")
+    bad = [checks.table([checks.row("monotone", value), checks.row("ball", 0.0)], dataset="mnist", model=model)
+           for value, model in ((3.0, "lenet"), (np.nan, "resnet"))]
     assert text.unmet_checks([good]) == "Se cumplen todas." == text.unmet_checks([])
     one, two = text.unmet_checks([good, bad[0]]), text.unmet_checks([good, *bad])
-    assert one.startswith("No se cumple una comprobación: ") and one.endswith("umbral 0: 3 en la LeNet-5.")
+    assert one.startswith("No se cumple una comprobación: ") and one.endswith("umbral 0: 3 en la LeNet-5 en MNIST.")
     assert two.startswith("No se cumplen 2 comprobaciones: ") and two.count("umbral") == 1
-    assert "3 en la LeNet-5 y " in two and two.endswith("en la ResNet-20.")
+    assert "3 en la LeNet-5 en MNIST y " in two and two.endswith("en la ResNet-20 en MNIST.")
 
 
 def test_rows_at_their_thresholds_and_nan():
