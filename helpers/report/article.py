@@ -163,8 +163,12 @@ def _sentences(cells, indent):
 
 def _said(cells):
     """Return what cells say, text and the Markdown of outputs, and not what a library printed."""
-    return [said for cell in cells for said in ([cell.source] if cell.cell_type == "markdown" else [
-        output.data["text/markdown"] for output in cell.outputs if "text/markdown" in output.get("data", {})])]
+    said = []
+    for cell in cells:
+        shown = [output.get("data", {}) for output in cell.get("outputs", ())]
+        said += [cell.source] if cell.cell_type == "markdown" else [
+            data["text/markdown"] for data in shown if "text/markdown" in data]
+    return said
 
 
 def _arguments(folder, *more):

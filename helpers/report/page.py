@@ -58,7 +58,7 @@ def executed(path):
 
 
 def plain(notebook):
-    """Return the notebook with its prose as text, references unresolved, and without the captions that a kernel shows.
+    """Return the notebook with its prose as text, references unresolved, and without a kernel's captions.
 
     A cell of %%prosa is Markdown then, as it was written with its numbers, and its source is gone.
     """
@@ -75,11 +75,11 @@ def plain(notebook):
 
 def _text_of(cell):
     """Return a cell of %%prosa that said something as a cell of Markdown, any other as it is."""
-    told = [output for output in cell.get("outputs", ()) if "prosa" in output.get("metadata", {})]
-    if not (told and cell.source.startswith("%%prosa")) or any(output.output_type == "error" for output in cell.outputs):
+    if cell.cell_type != "code" or not labels.said(cell) or any(out.output_type == "error" for out in cell.outputs):
         return cell
-    text = "\n\n".join(output.data["text/markdown"] for output in told)
-    return nbformat.from_dict({"id": cell.get("id", "prosa"), "cell_type": "markdown", "metadata": cell.metadata, "source": text})
+    told = [output.data["text/markdown"] for output in cell.outputs if "prosa" in output.get("metadata", {})]
+    text = {"cell_type": "markdown", "metadata": cell.metadata, "source": "\n\n".join(told)}
+    return nbformat.from_dict({"id": cell.get("id", "prosa"), **text}) if told else cell
 
 
 def ran(notebook, name):
@@ -148,8 +148,9 @@ def resolve(cells, numbers, strict=True):
             if not strict:
                 return labels.known().get(found[1], found[0])
             raise ValueError(f"a text refers to {found[1]}, which is not there")
-        value = numbers[found[1]]
-        return f"[{labels.words(found[1], value)}](#{found[1]})" if value else f"{WORDS[found[2]]} que aquí no se hizo"
+        if not (value := numbers[found[1]]):
+            return f"{WORDS[found[2]]} que aquí no se hizo"
+        return f"[{labels.words(found[1], value)}](#{found[1]})"
 
     for cell in cells:
         if cell.cell_type == "markdown":

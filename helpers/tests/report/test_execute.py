@@ -47,6 +47,10 @@ def _command(folder):
     return [sys.executable, "-m", "helpers.report.execute", *_arguments(folder)]
 
 
+# What ipykernel may say of the interrupt by which Jupyter ends it, if it comes at that moment.
+LATE = "[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel.\n"
+
+
 @pytest.fixture
 def run(folder, monkeypatch, capfd):
     """A function that executes the notebook here and returns (output, errors, whether it failed)."""
@@ -59,7 +63,8 @@ def run(folder, monkeypatch, capfd):
         except SystemExit as error:  # whose words Python would print
             failed = True
             print(error, file=sys.stderr)
-        return (*capfd.readouterr(), failed)
+        output, errors = capfd.readouterr()
+        return output, errors.replace(LATE, ""), failed
     return run
 
 

@@ -172,7 +172,10 @@ def test_an_error_is_a_line_that_names_cell_and_what_is_amiss(tmp_path):
     notebook = source()
     notebook.cells = [*notebook.cells[:3], *(new.new_code_cell(cell, metadata={"tags": ["raises-exception"]}) for cell in AMISS)]
     nbformat.write(notebook, tmp_path / "own.ipynb")
-    papermill.execute_notebook(tmp_path / "own.ipynb", tmp_path / "out.ipynb", kernel_name="python3", progress_bar=False, cwd=tmp_path)
-    for cell, message in zip(nbformat.read(tmp_path / "out.ipynb", 4).cells[3:], AMISS.values(), strict=True):
-        (error,) = cell.outputs
+    with pytest.raises(papermill.PapermillExecutionError):
+        papermill.execute_notebook(tmp_path / "own.ipynb", tmp_path / "out.ipynb", kernel_name="python3", progress_bar=False, cwd=tmp_path)
+    failed = {cell.source: cell.outputs for cell in nbformat.read(tmp_path / "out.ipynb", 4).cells if cell.source in AMISS}
+    assert failed.keys() == AMISS.keys()
+    for cell, message in AMISS.items():
+        (error,) = failed[cell]
         assert error.evalue.startswith(message) and error.traceback == [f"ValueError: {error.evalue}"]
