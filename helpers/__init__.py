@@ -8,4 +8,4 @@ from helpers import quiet
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Its later notes and warnings in C++, on allocations and the like, are not ours to mend; errors are shown.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-quiet.install()
+quiet.silence()

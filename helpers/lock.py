@@ -27,7 +27,7 @@ def requirements():
     return found
 
 
-def resolve(python, folder, constraints):
+def resolved_versions(python, folder, constraints):
     """Return {package: version} of all that the environments need under this Python.
 
     folder: an empty one, for a virtual environment. Raises ValueError with pip's last words where it fails.
@@ -54,7 +54,7 @@ def main():
         if python := which(f"python{version}"):
             print(f"Python {version} ...", flush=True)
             with tempfile.TemporaryDirectory() as folder:
-                found |= resolve(python, Path(folder), found)
+                found |= resolved_versions(python, Path(folder), found)
             done.append(version)
     if not done:
         raise ValueError(f"there is no {' or '.join(f'python{version}' for version in PYTHONS)} here")

@@ -29,7 +29,7 @@ for line in sys.stdin.buffer:
 
 
 @contextmanager
-def filtered():
+def without_noise():
     """Within the block, what this process writes to descriptor 2, standard error, passes the filter."""
     try:
         before = os.dup(2)
@@ -68,12 +68,12 @@ class Finder(importlib.abc.MetaPathFinder):
 
 
 def _load(load, module):
-    with filtered():
+    with without_noise():
         load(module)
         module.config.list_physical_devices()  # it looks for graphics cards, and says so when it first does
 
 
-def install():
+def silence():
     """Have TensorFlow loaded within the filter, whoever imports it, unless it is loaded already."""
     if "tensorflow" not in sys.modules and not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, Finder())

@@ -66,7 +66,7 @@ def _due():
     return due
 
 
-def say(text):
+def announce(text):
     """Write a line where this kernel was started, above a bar that is there; nothing outside such kernels."""
     descriptor = _descriptor() if "ipykernel" in sys.modules else None
     if descriptor is not None:

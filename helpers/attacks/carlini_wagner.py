@@ -189,7 +189,7 @@ def _advance(task, searches, iterations):
     All that is computed a row, and not a pixel, is exact to the last bit whatever the number of rows;
     so these are filled up less than elsewhere.
     """
-    run = gradients.cached(_compiled, task.model)
+    run = gradients.made_once(_compiled, task.model)
     state = ("w", "m", "v", "m_left", "v_left", "const", "best", "x_adv", "square", "value")
     images = searches["image"]
     follow = FOLLOW * np.cbrt(searches["rate"].astype(np.float64) / searches["top"])

@@ -106,7 +106,7 @@ def linf(difference):
 def _unit_steps(model, x, y, norm, targeted, loss, batch_size):
     """Return FGSM's step of norm 1 for each image, (N, H, W, C)."""
     steps, sign = np.empty_like(x), tf.constant(-1.0 if targeted else 1.0)
-    run, fine, answer = gradients.cached(_direction, model, loss, norm), np.empty(len(x), bool), np.empty(len(x), int)
+    run, fine, answer = gradients.made_once(_direction, model, loss, norm), np.empty(len(x), bool), np.empty(len(x), int)
     for rows, images, labels in gradients.batches(batch_size, x, y, description="FGSM"):
         logits, step, finite = (result.numpy()[:rows.stop - rows.start] for result in run(images, labels, sign))
         if targeted:
@@ -143,7 +143,7 @@ def _descend(model, x, y, start, eps, eps_iter, nb_iter, norm, targeted, loss, b
 
     eps: one for each image.
     """
-    run = gradients.cached(_loop, model, loss, norm)
+    run = gradients.made_once(_loop, model, loss, norm)
     best, score, (zero, fine) = np.empty_like(x), np.empty(len(x), np.float32), np.empty((2, len(x)), bool)
     eps = eps.astype(np.float32).reshape(-1, 1, 1, 1)
     step = np.broadcast_to(np.float32(eps_iter).reshape(-1, 1, 1, 1), eps.shape)

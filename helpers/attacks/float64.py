@@ -20,7 +20,7 @@ def wide_fgsm(model, x, y, *, eps, norm=np.inf):
     if norm not in fgsm_pgd.NORMS:
         raise ValueError(f"norm must be np.inf or 2, got {norm!r}")
     eps = fgsm_pgd.checked_eps("eps", eps, norm=norm, shape=x.shape)
-    run = gradients.cached(_direction, model)
+    run = gradients.made_once(_direction, model)
     g = np.concatenate([run(*batch)[:rows.stop - rows.start].numpy() for rows, *batch
                         in gradients.batches(256, x, y, description="float64")])
     gradients.check_finite(np.isfinite(g).all(axis=(1, 2, 3)), "gradient in float64")

@@ -129,7 +129,7 @@ def function(model, loss="margin"):
     loss: one of LOSSES, or a function of what f is told after x, and of the logits. One for each model
     and loss, however often it is asked for. Not XLA: on a CPU that is slower.
     """
-    return cached(_function, model, loss)
+    return made_once(_function, model, loss)
 
 
 def logits(model, x, batch_size=256):
@@ -153,7 +153,7 @@ def answering(model, x):
 
     x: the images to come, by some of which the model is checked. Raises ValueError where it is none (see above).
     """
-    return cached(_forward, model, _met(model, x).compiled)
+    return made_once(_forward, model, _met(model, x).compiled)
 
 
 def slopes(model, x, y, loss="margin", batch_size=256):
@@ -221,7 +221,7 @@ def call(model, x):
     return tf.cast(result, tf.float32)
 
 
-def cached(make, model, *key, **more):
+def made_once(make, model, *key, **more):
     """Return make(model, *key, **more), made once; kept until 64 others have been asked for since."""
     identity = (make, id(model), *key)
     entry = _made.pop(identity, None) or (model, make(model, *key, **more))
@@ -248,7 +248,7 @@ class _Seen(NamedTuple):
 
 def _met(model, x):
     """Return the _Seen of a model for images x; raise ValueError where it is none, or not one and the same."""
-    seen = cached(_first_met, model, x.shape[1:], sample=filled(np.asarray(x[:ROWS], np.float32)))
+    seen = made_once(_first_met, model, x.shape[1:], sample=filled(np.asarray(x[:ROWS], np.float32)))
     if seen.compiled:
         _check_same(model, seen)
     return seen
@@ -266,7 +266,7 @@ def _first_met(model, shape, sample):
     compiled = not hindrance
     if compiled:
         try:
-            cached(_forward, model, True)(tf.constant(sample))
+            made_once(_forward, model, True)(tf.constant(sample))
         except Exception as error:  # whatever Python that is no TensorFlow raises when it is traced
             compiled, hindrance = False, _first_line(error)
     _check_company(model, sample, result)
@@ -295,7 +295,7 @@ def _check_compiled(model, sample, answers):
     A model that rounds, as JPEG does, differs on many images, by up to a twentieth of its largest logit: some
     quarter of the usual ones.
     """
-    compiled = cached(_forward, model, True)(tf.constant(sample)).numpy()
+    compiled = made_once(_forward, model, True)(tf.constant(sample)).numpy()
     with np.errstate(invalid="ignore"):  # what is not finite is told elsewhere
         apart = np.abs(compiled - answers).max(axis=1) > 0.5 * _usual(answers)
     if apart.mean() > 0.25 and not _differ(answers, call(model, tf.constant(sample)).numpy()).any():
@@ -349,7 +349,7 @@ def _first_line(error):
 
 def _check_same(model, seen):
     """Raise ValueError unless the compiled model is the model still, or as random as it is."""
-    images, kept = tf.constant(seen.sample), cached(_forward, model, True)
+    images, kept = tf.constant(seen.sample), made_once(_forward, model, True)
     now = call(model, images).numpy()
     if not _differ(now, seen.answer).any():
         return

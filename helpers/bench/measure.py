@@ -115,7 +115,7 @@ def subject(dataset, model, n):
     return network, x[right], y[right]
 
 
-def labels(y, cell):
+def given_labels(y, cell):
     """Return what an attack is told: the true labels, or the class after each as its target."""
     return (y + 1) % datasets.record(cell.dataset).classes if cell.targeted else y
 
@@ -145,7 +145,7 @@ def measure(cell, library, variant, n, repeats):
     """
     model, x, y = subject(cell.dataset, cell.model, n)
     settings = {"attack": cell.attack, "norm": cell.norm, **cell.settings}
-    told = labels(y, cell)
+    told = given_labels(y, cell)
 
     def ready(peer):
         """Return the attack of a peer, compiled."""
@@ -159,7 +159,7 @@ def measure(cell, library, variant, n, repeats):
         took, x_adv = timed(attack, at_least=0.2)
         seconds.append(took)
         beside.append(timed(reference)[0])
-    result = {"seconds": np.array(seconds), "l2": distances(model, x, told, x_adv, cell.targeted)}
+    result = {"seconds": np.array(seconds), "l2": achieved_distances(model, x, told, x_adv, cell.targeted)}
     if library != "ours":
         return result | {"ours_seconds": np.array(beside)}
     used = gradients_used(model, x, told, cell.targeted, settings) / n
@@ -219,7 +219,7 @@ def timed(run, at_least=0.5):
     return float(np.median(seconds)), result
 
 
-def distances(model, x, y, x_adv, targeted):
+def achieved_distances(model, x, y, x_adv, targeted):
     """Return the L2 norm of each perturbation, (N,), NaN where the attack failed.
 
     It failed where the model's answer is not right for the attacker, where the image is not of
@@ -232,13 +232,13 @@ def distances(model, x, y, x_adv, targeted):
     return np.where(success, attacks.l2(x_adv - x), np.nan)
 
 
-def prove(of, kept):
+def prove_cell(of, kept):
     """Raise ValueError unless a loaded measurement can be true, and some of its L2 norms come out again.
 
     Those of Carlini & Wagner, which take seconds an image, are left to `make verify`. of: its parameters.
     """
     count = 3 if of["attack"] == "carlini_wagner" else 4
-    units.prove(recompute_bench_run(of, kept, np.random.default_rng()), count, "measurements",
+    units.prove_units(recompute_bench_run(of, kept, np.random.default_rng()), count, "measurements",
                 f"{of['library']}'s {of['attack']} on {of['network']}")
 
 
@@ -265,9 +265,9 @@ def recompute_bench_run(of, kept, rng):
         settings = {"attack": cell.attack, "norm": cell.norm, **cell.settings}
         if cell.attack == "pgd":
             settings["positions"] = rows
-        told = labels(y[rows], cell)
+        told = given_labels(y[rows], cell)
         x_adv = peers.ours(model, x[rows], told, cell.targeted, settings)
-        now = distances(model, x[rows], told, x_adv, cell.targeted)
+        now = achieved_distances(model, x[rows], told, x_adv, cell.targeted)
         yield _alike(kept["l2"][rows], now, cell, library, rows)
     path = store.find(f"bench_run-{store.digest(of)}.npz")
     if library != "ours" or cell.attack != "fgsm" or not path or path[1].get("processor") != store.processor():

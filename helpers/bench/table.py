@@ -32,7 +32,7 @@ def benchmark(cells=measure.CELLS, n=None, repeats=None):
             bar.set_description(name(*key))
             what = wanted[key]
             kept[key] = store.cached("bench_run", what, lambda: measure.measure(
-                *key, what["n"], what["repeats"]), check=functools.partial(measure.prove, what))
+                *key, what["n"], what["repeats"]), check=functools.partial(measure.prove_cell, what))
         measured = {key: kept[key] for key in wanted}
         store.cached("bench_l2", listed, lambda: {name(*key): m["l2"] for key, m in measured.items()})
         return combine(measured)
@@ -59,7 +59,7 @@ def finished():
     A cell counts from the moment that our own attack has been measured on it.
     """
     wanted, _ = _wanted(measure.CELLS)
-    kept = {key: store.cached("bench_run", what, None, check=functools.partial(measure.prove, what))
+    kept = {key: store.cached("bench_run", what, None, check=functools.partial(measure.prove_cell, what))
             for key, what in wanted.items() if store.has("bench_run", what)}
     kept = {key: value for key, value in kept.items() if (key[0], "ours", "compiled") in kept}
     return combine(kept) if kept else None

@@ -204,10 +204,10 @@ def stage_gain(model, x, layer, *, draws=8, seed=0, batch_size=64):
     the last use. NaN where h is zero. Raises ValueError, with those that are there, for a layer that is not.
     """
     x = gradients.checked_images(x)
-    shape = layers.checked(model, layer, x)
+    shape = layers.checked_shape(model, layer, x)
     gradients.check_count("draws", draws)
     gradients.check_count("seed", seed, smallest=0)
-    run = gradients.cached(_projected, model, layer)
+    run = gradients.made_once(_projected, model, layer)
     power, size = 0, np.empty(len(x), np.float32)
     for draw in range(draws):
         rng, slope = np.random.default_rng([seed, draw]), np.empty_like(x)
@@ -241,7 +241,7 @@ def _projection(model, layer, x, v):
 
 def _margins(model, x, y, frequencies, phases, plane, batch_size=512):
     """Return a function of (image, amplitude, wave, phase), four (R,), to the margins (R,)."""
-    run, size = gradients.cached(_waved, model), x.shape[1]
+    run, size = gradients.made_once(_waved, model), x.shape[1]
     polar, _ = _waves(frequencies, size, phases)
     basis = checked_plane(plane, x.shape[3])
     told = [tf.constant(x), tf.constant(y), *(tf.constant(part, tf.float32)

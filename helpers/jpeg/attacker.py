@@ -6,7 +6,7 @@ from helpers import attacks
 NB_ITER, STRIDE = 80, 1 / 8  # eps_iter is STRIDE eps
 
 
-def pgd(behind, x, y, *, eps, seed, positions=None):
+def aware_pgd(behind, x, y, *, eps, seed, positions=None):
     """Return images after the PGD of who knows of JPEG: L-infinity, with the margin.
 
     positions: as of attacks.pgd.
@@ -16,5 +16,5 @@ def pgd(behind, x, y, *, eps, seed, positions=None):
 
 
 def pgd_settings():
-    """Return the settings of `pgd` that decide its answers, as JSON holds them."""
+    """Return the settings of `aware_pgd` that decide its answers, as JSON holds them."""
     return {"loss": "margin", "nb_iter": NB_ITER, "stride": STRIDE}

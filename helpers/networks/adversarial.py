@@ -21,7 +21,7 @@ def batch(model, epoch, i):
     single = recipe.nb_iter == 1
     rng = np.random.default_rng([recipe.seed, 3, epoch.epoch, i])
     start = eps * rng.uniform(-1, 1, x.shape).astype(np.float32) * (2 if single else 1)
-    run = gradients.cached(_steps, model, recipe.nb_iter)
+    run = gradients.made_once(_steps, model, recipe.nb_iter)
     eps_iter = eps if single else 2.5 * eps / recipe.nb_iter
     return run(*map(tf.constant, (x, y, start, 3 * eps if single else eps, np.float32(eps_iter)))), y
 

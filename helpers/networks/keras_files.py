@@ -18,7 +18,7 @@ CONFIG = 2**26  # bytes of a network's description
 OWN = "load it where that code is (keras.models.load_model) and pass the model itself to helpers' functions"
 
 
-def load(path, *, compiled=False):
+def load_model(path, *, compiled=False):
     """Return the Keras model in a .keras or .h5 file, read in safe mode: no code in it is run.
 
     compiled: with its optimiser, to go on training it. Raises ValueError, naming the file, where there is
@@ -127,7 +127,7 @@ def read_checkpoint(path):
     """
     if not str(path):
         raise ValueError(f"the path of a network must not be empty, got {path!r}: give that of a .keras file")
-    model = load(path)
+    model = load_model(path)
     if not model.built or not model.inputs:
         raise ValueError(f"{path} does not say what images it takes: it needs a keras.Input as it is saved")
     if len(model.inputs) != 1 or len(model.outputs) != 1:

@@ -55,7 +55,7 @@ def _kept(recipe, read):
 @functools.lru_cache(maxsize=16)
 def _network(path, sha256):
     """Return the network at `path`, whose file has this digest; always the same object."""
-    return keras_files.load(path)
+    return keras_files.load_model(path)
 
 
 def _check_record(path, record):
@@ -101,7 +101,7 @@ def trajectory(recipe, epochs):
         running = _run(dataclasses.replace(recipe, epochs=missing[-1]), missing)
     for stage in passed:
         network = (next(running) if stage.epochs in missing
-                   else _kept(stage, lambda path, _: keras_files.load(path))[0])
+                   else _kept(stage, lambda path, _: keras_files.load_model(path))[0])
         if shown is None:
             shown = network
         shown.set_weights(network.get_weights())
@@ -129,7 +129,7 @@ def read_network(path):
     except (KeyError, TypeError, ValueError) as error:
         raise store.damaged(store.record_path(path), f"its recipe is none ({error})",
                             f"the record of {path}") from error
-    return keras_files.load(path), recipe, record
+    return keras_files.load_model(path), recipe, record
 
 
 class _StepBar(keras.callbacks.Callback):
@@ -199,8 +199,8 @@ def _fit_adversarial(model, epoch, validation, bar):
         total = {key: value + len(y) * float(batch[key]) for key, value in total.items()}
         bar.update()
         if i % 10 == 0:
-            bar.set_postfix(accuracy=f"{total['accuracy'] / batches.images:.3f}", refresh=False)
-    fitted = {key: value / batches.images for key, value in total.items()}
+            bar.set_postfix(accuracy=f"{total['accuracy'] / images:.3f}", refresh=False)
+    fitted = {key: value / images for key, value in total.items()}
     measured = model.evaluate(*validation, batch_size=500, verbose=0, return_dict=True)
     robust = adversarial.accuracy(model, *validation, epoch.recipe)
     return fitted | {f"val_{key}": value for key, value in measured.items()} | robust
@@ -253,7 +253,7 @@ def _resume(path, recipe, steps):
     state = _read_state(history)
     if state["started"] < store.fresh_since():
         return None
-    model = keras_files.load(weights, compiled=True)
+    model = keras_files.load_model(weights, compiled=True)
     if model.optimizer is None:
         raise store.damaged(weights, "it has no optimiser")
     done = int(model.optimizer.iterations) // steps
@@ -289,7 +289,7 @@ def _finish(model, recipe, state, data_digest, subsets):
                          threads=_threads())
     model.optimizer = optimizer
     store.note(path.name, "computed", record)
-    return keras_files.load(path)
+    return keras_files.load_model(path)
 
 
 def _threads():

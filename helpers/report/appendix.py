@@ -11,7 +11,7 @@ PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "imagecodecs", "matplotlib"
             "pypandoc_binary", "typst")
 
 
-def parameters(executed):
+def parameter_table(executed):
     """Return a table of the parameters of the executed notebooks, with the notebooks that read each."""
     readers = {}
     for name, metadata in _papermill(executed).items():
@@ -68,4 +68,4 @@ def _memory():
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
 
 
-TABLES = {"command": command, "parameters": parameters, "times": times, "machine": machine}
+TABLES = {"command": command, "parameters": parameter_table, "times": times, "machine": machine}

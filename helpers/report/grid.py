@@ -16,7 +16,7 @@ from helpers.report import parameters as report_parameters
 FOLDER = paths.ROOT / "notebooks" / "executed" / "sweep"
 
 
-def notebooks(path, grid, *, scheduler=None, workers=None, threads=1):
+def run_notebooks(path, grid, *, scheduler=None, workers=None, threads=1):
     """Execute a notebook once for each point of a grid; return the paths of what was executed.
 
     grid: dict from a parameter to the list of its values; all combinations are run. The results lie in
@@ -25,7 +25,7 @@ def notebooks(path, grid, *, scheduler=None, workers=None, threads=1):
     """
     path = Path(path)
     known = os.path.relpath(path, paths.ROOT)
-    places = {target(path, point): sweeps.Job(path.stem, execute, {"path": known, "parameters": point})
+    places = {target(path, point): sweeps.Job(path.stem, run_point, {"path": known, "parameters": point})
               for point in grid_points(path, grid)}
     oldest = max(path.stat().st_mtime, store.fresh_since())
 
@@ -62,7 +62,7 @@ def target(path, point):
     return FOLDER / f"{path.stem}-{words[:100]}-{store.digest(point)}.ipynb"
 
 
-def execute(path, parameters):
+def run_point(path, parameters):
     """Execute the notebook at `path`, relative to the project, with papermill; return its text.
 
     Raises RuntimeError where it fails: papermill's last line first, then those before.
@@ -85,8 +85,8 @@ def main():
     if not (path and grid):
         raise ValueError("a sweep needs NOTEBOOK=notebooks/….ipynb and GRID=….yaml, "
                          "a list of values for each parameter")
-    points = report_parameters.read(grid)
-    for result in notebooks(path, points, **sweeps.where()):
+    points = report_parameters.read_yaml(grid)
+    for result in run_notebooks(path, points, **sweeps.where()):
         print(os.path.relpath(result))
 
 

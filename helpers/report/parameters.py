@@ -31,7 +31,7 @@ def check(namespace, **allowed):
         _check(namespace, allowed)
     except ValueError as error:  # whose message says all: no traceback in the notebook, and first in the terminal
         error._render_traceback_ = lambda message=str(error): [f"ValueError: {message}"]
-        progress.say(str(error))
+        progress.announce(str(error))
         raise
 
 
@@ -54,7 +54,7 @@ def of_profile(profile, notebooks):
     ValueError, naming the file, where it is no such file, gives a name twice or one that no notebook has, or a
     value that a notebook refuses.
     """
-    given, own = read(profile), {Path(path).stem: _declared(path) for path in notebooks}
+    given, own = read_yaml(profile), {Path(path).stem: _declared(path) for path in notebooks}
     known = [*EXPLORER, *(name for defaults, _ in own.values() for name in defaults)]
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -77,7 +77,7 @@ def check_given(path, given):
     _check_values(_known(defaults | given), allowed)
 
 
-def read(path):
+def read_yaml(path):
     """Return the names and values of a YAML file; raise ValueError where it does not hold just these."""
     try:
         text = Path(path).read_text("utf8")

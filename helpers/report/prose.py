@@ -101,7 +101,7 @@ def _told_in_a_line():
         yield
     except ValueError as error:
         error._render_traceback_ = lambda message=str(error): [f"ValueError: {message}"]
-        progress.say(str(error))
+        progress.announce(str(error))
         raise
 
 

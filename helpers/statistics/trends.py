@@ -18,7 +18,7 @@ class Trend(NamedTuple):
     p: float         # of Page's test, two-sided
 
 
-def mean(values):
+def mean_over_seeds(values):
     """Return (mean, low, high) of S >= 2 values, one a seed: Student's 95 % interval, wide where seeds are few."""
     values = np.asarray(values, float)
     if values.ndim != 1 or len(values) < 2:
@@ -41,7 +41,7 @@ def trend(values):
     spread = change.std(ddof=1)
     effect = change.mean() / spread if spread else np.inf * change.mean() if change.any() else 0.0
     p = min(page_trend_test(part).pvalue for part in (values, values[:, ::-1]))
-    return Trend(*np.clip(mean(tau), -1, 1), *mean(change), effect, min(1.0, 2 * p))
+    return Trend(*np.clip(mean_over_seeds(tau), -1, 1), *mean_over_seeds(change), effect, min(1.0, 2 * p))
 
 
 def holm(p):

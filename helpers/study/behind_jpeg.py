@@ -21,7 +21,7 @@ FIXED = (10, 50, 90)  # of a defender whose quality the attacker knows
 AWARE = ("identity", "differentiable")  # as in jpeg.defended, at the defender's quality
 DRAWERS = ("blind", "one identity", "one differentiable", "mixed identity", "mixed differentiable")
 LADDERS = {"mnist": (0, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar10": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255)}
-RADII = {"mnist": (0, 0.1, 0.2), "cifar10": (0, 1 / 255, 4 / 255)}  # of `drawn`
+RADII = {"mnist": (0, 0.1, 0.2), "cifar10": (0, 1 / 255, 4 / 255)}  # of `quality_drawn`
 LENGTHS = 4, 1, 15  # as of np.geomspace: the multiples of what Carlini & Wagner add, the longest first
 BRIEF, SLACK = 100, 1.2  # iterations of the search on loading; how far beyond what it finds a distance may lie
 
@@ -135,12 +135,12 @@ def _aware(model, x, y, of):
     behind = jpeg.defended(model, quality, of["how"]) if quality else model
 
     def hit(rows, eps, positions):
-        x_adv = jpeg_attacker.pgd(behind, x[rows], y[rows], eps=eps, seed=of["seed"], positions=positions) if eps else x[rows]
+        x_adv = jpeg_attacker.aware_pgd(behind, x[rows], y[rows], eps=eps, seed=of["seed"], positions=positions) if eps else x[rows]
         return answers_by_quality(model, x_adv, [quality])[0]
     return hit
 
 
-def drawn(recipe, attacker, *, n, seed=0):
+def quality_drawn(recipe, attacker, *, n, seed=0):
     """Return the answers of a network whose defender draws the quality, of an image or of a block.
 
     attacker: one of DRAWERS: "blind"; "one …", who expects quality 50; "mixed …", who takes the mean of
@@ -159,7 +159,7 @@ def drawn(recipe, attacker, *, n, seed=0):
 
 
 def recompute_jpeg_drawn(parameters, kept, rng):
-    """Yield units of what `drawn` keeps: some images at each radius, the larger sooner, in all draws."""
+    """Yield units of what `quality_drawn` keeps: some images at each radius, the larger sooner, in all draws."""
     of = parameters["attacker"], parameters["seed"]
     _, model, x, y = _case(parameters, lambda recipe: _of_drawn(recipe, *of))
     hit, eps = _drawn(model, x, y, parameters), parameters["eps"]
@@ -183,7 +183,7 @@ def _drawn(model, x, y, of):
     def hit(rows, eps):
         x_adv = x.copy()  # whole: what the defender draws for an image goes by its place
         if eps:
-            x_adv[rows] = jpeg_attacker.pgd(behind, x[rows], y[rows], eps=eps, seed=seed, positions=rows)
+            x_adv[rows] = jpeg_attacker.aware_pgd(behind, x[rows], y[rows], eps=eps, seed=seed, positions=rows)
         found = np.empty((2, DRAWS, len(rows)), np.int8)
         for draw in range(DRAWS):
             for kind, images in enumerate((jpeg.compress(x_adv, _qualities(len(x), seed, draw)),
@@ -204,7 +204,7 @@ def recovered(recipe, *, n, confidence=0.0):
             "y": found["y"], "l2": found["l2"]}
 
 
-def distances(recipe, quality, *, n):
+def least_distances(recipe, quality, *, n):
     """Return the least L2 distance by which Carlini & Wagner fool n test images behind the real codec.
 
     The attack goes through each of AWARE, and what it finds is lengthened until the real codec lets it
@@ -217,7 +217,7 @@ def distances(recipe, quality, *, n):
 
 
 def recompute_jpeg_distances(parameters, kept, rng):
-    """Yield units of what `distances` keeps: one image after the other is searched again.
+    """Yield units of what `least_distances` keeps: one image after the other is searched again.
 
     Two searches for the same minimum may differ by rounding, of one image by up to units.SEARCH.
     """
@@ -317,7 +317,7 @@ def _kept(name, recipe, n, more, make, recompute, proved):
     parameters = {"network": recipe.filename, "split": "test", "n": len(x)} | more
     return store.cached(
         name, parameters, lambda: make(model, x, y), sized=("n", _cut),
-        check=lambda kept: units.prove(recompute(parameters, kept, np.random.default_rng()), proved,
+        check=lambda kept: units.prove_units(recompute(parameters, kept, np.random.default_rng()), proved,
                                        "answers behind JPEG", recipe.filename))
 
 

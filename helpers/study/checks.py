@@ -1,6 +1,6 @@
 """The checks that every claim of robustness must pass. After Carlini et al. 2019, arXiv:1902.06705.
 
-Each function returns rows, dicts of check, value, threshold and passed; `table` joins them. What a
+Each function returns rows, dicts of check, value, threshold and passed; `as_table` joins them. What a
 value is, and its unit, the report says to its readers. A failed check is a row, not an exception; a NaN
 fails. Rows that only report a number have the threshold NaN and pass. Points are percentage points of accuracy.
 """
@@ -31,25 +31,25 @@ BOUNDS = {  # check: how its value must compare with its threshold; None, report
 }
 
 
-def table(rows, **measured_on):
+def as_table(rows, **measured_on):
     """Return rows as a DataFrame: a column for each of `measured_on`, then those of the checks."""
     return pd.DataFrame([{**measured_on, **row} for row in rows], columns=[*measured_on, *COLUMNS])
 
 
-def bounds():
+def bounds_as_kept():
     """Return BOUNDS as JSON holds them: part of what kept checks depend on."""
     return {check: list(bound) if bound else None for check, bound in BOUNDS.items()}
 
 
 def kept(parameters, rows, **measured_on):
-    """Return the `table` of the checks rows(), which is kept as an artifact of these parameters.
+    """Return the `as_table` of the checks rows(), which is kept as an artifact of these parameters.
 
     parameters: dict that JSON can hold, of all that the checks depend on. rows(): returns the rows; minutes.
     On loading only what follows is proved: thresholds, and what has passed. Values are for `verify`. A column
     that is no check's, as old artifacts have, is left out.
     """
     def make():
-        found = table(rows())
+        found = as_table(rows())
         return {name: found[name].to_numpy(None if found[name].dtype in (float, bool) else str) for name in found}
 
     def check(found):
@@ -62,10 +62,10 @@ def kept(parameters, rows, **measured_on):
 
 
 def follows(found):
-    """Return whether a `table` of checks has the thresholds of BOUNDS, and has passed what its values say."""
+    """Return whether a `as_table` of checks has the thresholds of BOUNDS, and has passed what its values say."""
     if not set(COLUMNS) <= set(found) or not set(found.check) <= set(BOUNDS):
         return False
-    expected = table([row(check, value) for check, value in zip(found.check, found.value)])
+    expected = as_table([row(check, value) for check, value in zip(found.check, found.value)])
     return bool(len(found)) and all(np.array_equal(found[name], expected[name], equal_nan=name == "threshold")
                                     for name in ("threshold", "passed"))
 
@@ -182,7 +182,7 @@ def masking(model, x, y, *, eps, eps_iter, nb_iter, norm=np.inf, seed=0, model64
             row("masking_float64", 100 * abs(fgsm[0] - fgsm[1]))]
 
 
-def distances(model, x, y, x_adv, *, targeted=False):
+def adversarial_norms(model, x, y, x_adv, *, targeted=False):
     """Return the L2 norm of each perturbation, (N,), infinite where the image is not adversarial.
 
     y: true labels, or targets if `targeted`.
@@ -191,7 +191,7 @@ def distances(model, x, y, x_adv, *, targeted=False):
     return np.where(adversarial, attacks.l2(x_adv - x), np.inf)
 
 
-def carlini_wagner(model, x, y, x_adv, *, confidence=0.0, targeted=False):
+def carlini_wagner_success(model, x, y, x_adv, *, confidence=0.0, targeted=False):
     """Check that every success has a gap of at least the confidence; report shares and quantiles.
 
     y: true labels, or targets if `targeted`. A success is an image that was not adversarial and
@@ -211,7 +211,7 @@ def carlini_wagner(model, x, y, x_adv, *, confidence=0.0, targeted=False):
 
 
 def more_search(l2_few, l2_many):
-    """Check that more search steps never give a larger L2 norm; (N,), of `distances`."""
+    """Check that more search steps never give a larger L2 norm; (N,), of `adversarial_norms`."""
     few, many = np.asarray(l2_few, float), np.asarray(l2_many, float)
     rise = np.subtract(many, few, out=np.zeros(len(few)), where=many != few)  # inf - inf is 0 here
     return [row("more_search", rise.max())]
@@ -220,7 +220,7 @@ def more_search(l2_few, l2_many):
 def targets_and_untargeted(l2_targeted, l2_untargeted):
     """Check that the nearest of the targets is as far as the untargeted attack goes, in the mean.
 
-    l2_targeted: (N, classes - 1), l2_untargeted: (N,), both of `distances` and of images that the
+    l2_targeted: (N, classes - 1), l2_untargeted: (N,), both of `adversarial_norms` and of images that the
     model has right. Exact searches would find the same.
     """
     nearest, free = np.min(l2_targeted, axis=1), np.asarray(l2_untargeted)

@@ -104,7 +104,7 @@ def attacked_images(model, x, y, attack, dataset, seed=0, positions=None):
     if attack not in ATTACKS:
         raise ValueError(f"attack must be one of {', '.join(ATTACKS)}, got {attack!r}")
     if attack == "carlini_wagner":
-        x_adv = under_attack.carlini_wagner(model, x, y)
+        x_adv = under_attack.usual_carlini_wagner(model, x, y)
     else:
         x_adv = under_attack.attacked(model, x, y, attack, eps=datasets.record(dataset).small, seed=seed,
                                       positions=positions)
@@ -201,7 +201,7 @@ def made_into(recipe, source, target, *, n):
     parameters = _of_made_into(recipe, source, target, n)
 
     def make():
-        return {"index": index, "near": under_attack.carlini_wagner(model, x, goal, targeted=True),
+        return {"index": index, "near": under_attack.usual_carlini_wagner(model, x, goal, targeted=True),
                 "step": attacks.fgsm(model, x, goal, eps=data.record.small, targeted=True)}
 
     def cut(kept, n):
@@ -224,7 +224,7 @@ def recompute_made_into(parameters, kept, rng):
     step = attacks.fgsm(model, x, goal, eps=parameters["eps"], targeted=True)
     yield units.close("images after a step", kept, {"step": step}, rtol=0, atol=1e-3, share=0.98)
     for i in rng.permutation(len(index)):
-        again = under_attack.carlini_wagner(model, x[i:i + 1], goal[i:i + 1], targeted=True)
+        again = under_attack.usual_carlini_wagner(model, x[i:i + 1], goal[i:i + 1], targeted=True)
         yield units.close(f"distance of image {i}", {"l2": l2[i:i + 1]}, {"l2": attacks.l2(again - x[i:i + 1])},
                           rtol=units.SEARCH, atol=0)
 
@@ -265,7 +265,7 @@ def memorising_recipe(dataset, *, label_noise=0.0, seed=0, epochs=None, train_si
                            optimizer="adam", train_size=train_size or MEMORISING["train_size"], label_noise=label_noise, seed=seed)
 
 
-def labels(dataset, *, n, seed=0, **size):
+def learnt_labels(dataset, *, n, seed=0, **size):
     """Return whether maps depend on the labels that a network was told: the second test of Adebayo et al. 2018.
 
     Three networks of `pupil`, whose further arguments are **size: with the true labels, with the true labels and
@@ -292,7 +292,7 @@ def labels(dataset, *, n, seed=0, **size):
 
 
 def recompute_map_labels(parameters, kept, rng):
-    """Yield units of what `labels` keeps: the accuracies of the networks' records; some images' maps.
+    """Yield units of what `learnt_labels` keeps: the accuracies of the networks' records; some images' maps.
 
     The accuracies are means over the last epoch, while the weights changed: weights alone do not prove them.
     """
@@ -341,5 +341,5 @@ def _some(rng, n, size):
 def _cached(name, parameters, make, recompute, proved, what, cut):
     """Return the artifact of these parameters, the first `proved` units of which are proved on loading."""
     of = parameters.get("network") or parameters["networks"][0]
-    return store.cached(name, parameters, make, sized=("n", cut), check=lambda kept: units.prove(
+    return store.cached(name, parameters, make, sized=("n", cut), check=lambda kept: units.prove_units(
         recompute(parameters, kept, np.random.default_rng()), proved, what, of))

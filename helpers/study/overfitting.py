@@ -55,7 +55,7 @@ def recipe(seed, *, epochs=SHORT, extra_layers=0, width=1.0, label_noise=0.0, tr
                            train_size=train_size, seed=seed)
 
 
-def measure(recipe, epochs, n, n_distance, settings):
+def measure_run(recipe, epochs, n, n_distance, settings):
     """Return what one run is worth as it passes each of K epochs: a dict of arrays.
 
     recipe: as JSON (networks.as_json). n: test images under attack; n_distance: those whose least
@@ -81,7 +81,7 @@ def measure(recipe, epochs, n, n_distance, settings):
 
 
 def recompute_overfitting_run(parameters, kept, rng):
-    """Yield units of what `measure` keeps: whether it can be true; of some long runs the first epoch trained anew.
+    """Yield units of what `measure_run` keeps: whether it can be true; of some long runs the first epoch trained anew.
 
     The networks do not ship, so that figures which agree with one another are not proved.
     """
@@ -191,7 +191,7 @@ def studies(parts, *, seeds, epochs=SHORT, n=N, n_distance=N_DISTANCE, train_siz
 
     parts: dict of (axis, label noise) to the values along the axis, None for those of AXES. axis: "epochs",
     checkpoints of the same runs; or "layers", "width", networks of their own after `epochs` epochs. seeds:
-    those of all parts, or a dict of part to its own. The arrays are those of `measure`, of V values and S
+    those of all parts, or a dict of part to its own. The arrays are those of `measure_run`, of V values and S
     seeds, (V, S, ...), with value (V,) and seed (S,). Each part is kept as an artifact, and each run by
     itself, so that an interrupted study goes on. All runs that are missing are one sweep (sweeps.run, whose
     arguments the last two are). Raises ValueError for values outside ALLOWED, seeds or sizes that are none.
@@ -220,7 +220,7 @@ def _jobs(axis, label_noise, values, seeds, epochs, train_size, sizes):
             own = ({"epochs": max(values)} if axis == "epochs" else
                    {"epochs": epochs, "extra_layers" if axis == "layers" else "width": value})
             one = recipe(seed, label_noise=label_noise, train_size=train_size, **own)
-            jobs[seed, value] = sweeps.Job("overfitting_run", measure, {
+            jobs[seed, value] = sweeps.Job("overfitting_run", measure_run, {
                 "recipe": networks.as_json(one), "epochs": list(values if axis == "epochs" else (epochs,)), **sizes,
                 "settings": SETTINGS}, check=prove_run, sized=("n", _cut))
     return jobs
@@ -228,7 +228,7 @@ def _jobs(axis, label_noise, values, seeds, epochs, train_size, sizes):
 
 def prove_run(parameters, kept):
     """Raise ValueError unless a loaded run can be true: all of `consistent`."""
-    units.prove(consistent(parameters, kept), None, "figures of a run",
+    units.prove_units(consistent(parameters, kept), None, "figures of a run",
                 networks.from_json(parameters["recipe"]).filename)
 
 
@@ -248,7 +248,7 @@ def _prove_joined(axis, jobs, kept):
         row = v if axis == "epochs" else 0
         unit = units.same(f"seed {seeds[s]}, {axis} {values[v]}", {name: kept[name][v, s] for name in run},
                           {name: value[row] for name, value in run.items()})
-        units.prove([unit], None, "study", job.parameters["recipe"]["dataset"])
+        units.prove_units([unit], None, "study", job.parameters["recipe"]["dataset"])
 
 
 def _joined(axis, jobs):
@@ -305,7 +305,7 @@ def _near(model, n):
     right = gradients.logits(model, x).argmax(axis=1) == y
     l2 = np.zeros(len(x), np.float32)
     if right.any():
-        l2[right] = attacks.l2(under_attack.carlini_wagner(model, x[right], y[right]) - x[right])
+        l2[right] = attacks.l2(under_attack.usual_carlini_wagner(model, x[right], y[right]) - x[right])
         l2[right & (l2 == 0)] = np.inf
     g = gradients.slopes(model, x, y)  # of -F
     size = attacks.l2(g)

@@ -19,7 +19,7 @@ MANY = 4 * proofs.FEW  # images, where an attack is one gradient
 SEARCHES = 0.05  # relative, of two searches for one minimum: other implementations' differ by up to 3 % on ours
 
 
-def subject(parameters):
+def network_and_images(parameters):
     """Return (recipe, model, x, y) of an artifact of one network and its first n test images."""
     recipe = networks.recipe_named(parameters["network"])
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
@@ -34,7 +34,7 @@ def same_key(parameters, expected):
 
 def recompute_answers(parameters, kept, rng):
     """Attack images anew as under_attack.answers attacked them, at a radius at a time."""
-    recipe, model, x, y = subject(parameters)
+    recipe, model, x, y = network_and_images(parameters)
     attack, norm, seed = parameters["attack"], NORMS[parameters["norm"]], parameters["seed"]
     same_key(parameters, under_attack.answers_key(recipe, attack, norm=norm, n=parameters["n"], seed=seed))
     yield ("images, radii and what breaks stays broken", "so", "so or not",
@@ -54,10 +54,10 @@ def recompute_answers(parameters, kept, rng):
 
 
 def recompute_robust_accuracy(parameters, kept, rng):
-    """Compare a table of under_attack.accuracy_table with the kept answers; attack anew along their ladders."""
+    """Compare a table of under_attack.robust_accuracy_table with the kept answers; attack anew along their ladders."""
     recipes = [networks.recipe_named(name) for name in parameters["networks"]]
     n, seed, groups = parameters["n"], parameters["seed"], under_attack.groups_of(recipes)
-    same_key(parameters, under_attack.accuracy_key(recipes, n=n, seed=seed))
+    same_key(parameters, under_attack.robust_accuracy_key(recipes, n=n, seed=seed))
     yield "rows, and intervals by their values", "so", "so or not", under_attack.table_follows(kept, groups, n)
     while True:
         recipe, attack, norm = group = groups[rng.integers(len(groups))]
@@ -71,7 +71,7 @@ def recompute_robust_accuracy(parameters, kept, rng):
 
 def recompute_transfer(parameters, kept, rng):
     """Make images of under_attack.transfer anew, and ask all networks."""
-    recipe, _, x, y = subject(parameters)
+    recipe, _, x, y = network_and_images(parameters)
     others = [networks.recipe_named(name) for name in parameters["others"]]
     same_key(parameters, under_attack.transfer_key(recipe, others, n=parameters["n"], seed=parameters["seed"]))
     trained = under_attack.victims(recipe, others)
@@ -85,7 +85,7 @@ def recompute_transfer(parameters, kept, rng):
 
 def recompute_carlini_wagner(parameters, kept, rng):
     """Prove the images of under_attack.untargeted_set or targeted_set, and search for some of them anew."""
-    recipe, model, *_ = subject(parameters)
+    recipe, model, *_ = network_and_images(parameters)
     n, targeted, confidence = (parameters[name] for name in ("n", "targeted", "confidence"))
     same_key(parameters, under_attack.targeted_key(recipe, per_class=n) if targeted else
              under_attack.untargeted_key(recipe, n=n, confidence=confidence))
@@ -98,7 +98,7 @@ def recompute_carlini_wagner(parameters, kept, rng):
     yield "answers, distances, box and boundary", "so", "so", True
     while True:
         i = proofs.sample(rng, len(y), 2)
-        x_adv = under_attack.carlini_wagner(model, x[i], y[i], targeted=targeted, confidence=confidence)
+        x_adv = under_attack.usual_carlini_wagner(model, x[i], y[i], targeted=targeted, confidence=confidence)
         yield f"searches {_listed(i)}", *_distances(kept["l2"].ravel()[i], attacks.l2(x_adv - x[i]))
 
 
@@ -114,7 +114,7 @@ def recompute_confidence(parameters, kept, rng):
         kept["confidence"], told) and under_attack.growth_follows(model, rival, x, y, kept, rng))
     while True:
         k, i = int(rng.integers(len(told))), proofs.sample(rng, len(x), 2)
-        x_adv = under_attack.carlini_wagner(model, x[i], y[i], confidence=told[k])
+        x_adv = under_attack.usual_carlini_wagner(model, x[i], y[i], confidence=told[k])
         l2 = attacks.l2(x_adv - x[i])
         margin = gradients.margins(gradients.logits(rival, x_adv), y[i])
         erred = kept["transferred"][k, i]
@@ -126,7 +126,7 @@ def recompute_confidence(parameters, kept, rng):
 
 def recompute_logits(parameters, kept, rng):
     """Ask the network again about images of accuracy.test_logits."""
-    recipe, model, x, y = subject(parameters)
+    recipe, model, x, y = network_and_images(parameters)
     if len(y) < parameters["n"]:
         missing = f"{parameters['n'] - len(y)} of the {parameters['n']} images are not here: make data"
         yield "the rest", "", missing, None
@@ -170,7 +170,7 @@ def recompute_checks(parameters, kept, rng):
     yield "thresholds, and what has passed", "so", "so or not", checks.follows(found)
     expected, told = set(), set(found.check)
     for name in rng.permutation(list(groups)):
-        rows = checks.table(groups[name]())
+        rows = checks.as_table(groups[name]())
         expected |= set(rows.check)
         values = found.set_index("check").value.reindex(rows.check).to_numpy()
         image = np.array([_OF_AN_IMAGE.get(check, 0) for check in rows.check]) / parameters["n_check"]

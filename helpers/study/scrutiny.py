@@ -28,7 +28,7 @@ def of_attacks(recipe, rival, *, n_check, few, seed, more=()):
 def attacks_key(recipe, rival, *, n_check, few, seed):
     """Return the parameters by which `of_attacks` is kept."""
     return {"of": "attacks", "network": recipe.filename, "rival": rival.filename, "n_check": n_check, "few": few,
-            "seed": seed, "eps": under_attack.REFERENCE[recipe.dataset], "bounds": checks.bounds(),
+            "seed": seed, "eps": under_attack.REFERENCE[recipe.dataset], "bounds": checks.bounds_as_kept(),
             "attacks": {attack: under_attack.settings(attack) for attack in under_attack.ATTACKS},
             "carlini_wagner": under_attack.CARLINI_WAGNER, "square": SQUARE}
 
@@ -48,7 +48,7 @@ def attack_groups(recipe, rival, *, n_check, few, seed):
         found = under_attack.untargeted_set(recipe, n=few)
         x, y = data.x_test[found["index"]], found["y"]
         less = attacks.carlini_wagner(model, x, y, **under_attack.CARLINI_WAGNER | {"binary_search_steps": 1})
-        return checks.more_search(*(checks.distances(model, x, y, x_adv) for x_adv in (less, found["x_adv"])))
+        return checks.more_search(*(checks.adversarial_norms(model, x, y, x_adv) for x_adv in (less, found["x_adv"])))
 
     return {
         "ball": lambda: checks.ball_and_box(x, made("pgd_margin"), eps=eps),
@@ -75,7 +75,7 @@ def jpeg_key(recipe, *, n_check, seed, quality):
     return {"of": "jpeg", "network": recipe.filename, "n_check": n_check, "quality": quality, "seed": seed,
             "eps": SMALL[recipe.dataset], "through": list(behind_jpeg.AWARE), "nb_iter": attacker.NB_ITER,
             "stride": attacker.STRIDE, "blind": under_attack.settings("pgd_margin"), "fixed": list(behind_jpeg.FIXED),
-            "bounds": checks.bounds()}
+            "bounds": checks.bounds_as_kept()}
 
 
 def jpeg_groups(recipe, *, n_check, seed, quality):
@@ -86,7 +86,7 @@ def jpeg_groups(recipe, *, n_check, seed, quality):
 
     @functools.cache
     def made(how):
-        return attacker.pgd(behind[how], x, y, eps=eps, seed=seed)
+        return attacker.aware_pgd(behind[how], x, y, eps=eps, seed=seed)
 
     return {
         "ball": lambda: checks.ball_and_box(x, made("differentiable"), eps=eps),
@@ -112,4 +112,4 @@ def again(parameters):
 def _table(recipe, key, groups, more):
     measured_on = {"dataset": recipe.dataset, "model": recipe.model}
     kept = checks.kept(key, lambda: sum((rows() for rows in groups().values()), []), **measured_on)
-    return pd.concat([kept, checks.table(more, **measured_on)], ignore_index=True) if more else kept
+    return pd.concat([kept, checks.as_table(more, **measured_on)], ignore_index=True) if more else kept

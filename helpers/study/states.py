@@ -45,7 +45,7 @@ def states(recipe, *, per_class=1, seed=0):
         return {"index": index, "y": y, "x": _levels(x)} | _packed(found, x)
 
     def check(kept):
-        units.prove(recompute_explorer(of, kept, np.random.default_rng()), 4, "states of the explorer",
+        units.prove_units(recompute_explorer(of, kept, np.random.default_rng()), 4, "states of the explorer",
                     recipe.filename)
 
     of = _of_states(recipe, per_class, seed)
@@ -84,7 +84,7 @@ def explored(model, x, y, attack, level, dataset, seed=0):
     if attack == "none":
         return x
     if attack == "carlini_wagner":
-        return under_attack.carlini_wagner(model, x, y)
+        return under_attack.usual_carlini_wagner(model, x, y)
     return under_attack.attacked(model, x, y, attack, eps=EPS[dataset][level], seed=seed)
 
 

@@ -157,7 +157,7 @@ def well_formed(kept, ladder, y, attack):
     return not attack.startswith("pgd") or np.array_equal(answer[1:][broken], answer[:-1][broken])
 
 
-def accuracy_table(recipes, *, n, seed=0):
+def robust_accuracy_table(recipes, *, n, seed=0):
     """Return the tidy table of accuracies under every attack, norm and radius of these networks."""
     groups = groups_of(recipes)
 
@@ -172,11 +172,11 @@ def accuracy_table(recipes, *, n, seed=0):
             if store.has("answers", answers_key(recipe, attack, norm=norm, n=n, seed=seed), sized=SIZED):
                 prove(group_follows(kept, groups[i], n, seed), "accuracies", recipe)
 
-    return store.cached("robust_accuracy", accuracy_key(recipes, n=n, seed=seed), make, check=check)
+    return store.cached("robust_accuracy", robust_accuracy_key(recipes, n=n, seed=seed), make, check=check)
 
 
-def accuracy_key(recipes, *, n, seed):
-    """Return the parameters by which `accuracy_table` is kept."""
+def robust_accuracy_key(recipes, *, n, seed):
+    """Return the parameters by which `robust_accuracy_table` is kept."""
     ladders = {f"{dataset} {NORM_NAMES[norm]}": list(ladder) for (dataset, norm), ladder in LADDERS.items()
                if dataset in {recipe.dataset for recipe in recipes}}
     return {"networks": [recipe.filename for recipe in recipes], "n": n, "seed": seed, "ladders": ladders,
@@ -184,19 +184,19 @@ def accuracy_key(recipes, *, n, seed):
 
 
 def groups_of(recipes):
-    """Return the groups (recipe, attack, norm) of the rows of `accuracy_table`, in their order."""
+    """Return the groups (recipe, attack, norm) of the rows of `robust_accuracy_table`, in their order."""
     return [(recipe, attack, norm) for recipe in recipes for norm in attacks.NORMS for attack in ATTACKS]
 
 
 def accuracy_rows(recipe, attack, norm, n, seed):
-    """Return the rows of `accuracy_table` of one group: from kept answers, or of an attack now."""
+    """Return the rows of `robust_accuracy_table` of one group: from kept answers, or of an attack now."""
     kept, fixed = answers(recipe, attack, norm=norm, n=n, seed=seed), group_columns(recipe, attack, norm, n)
     return [row | dict(zip(("value", "low", "high"), intervals.share(answer == kept["y"])))
             for row, answer in zip(fixed, kept["answer"], strict=True)]
 
 
 def group_columns(recipe, attack, norm, n):
-    """Return what the rows of one group of `accuracy_table` state before anything is measured."""
+    """Return what the rows of one group of `robust_accuracy_table` state before anything is measured."""
     n = min(n, len(datasets.load(recipe.dataset).y_test))
     return [{"dataset": recipe.dataset, "model": recipe.model, "seed": recipe.seed, "attack": attack,
              "norm": NORM_NAMES[norm], "eps": float(eps), "defense": "none", "quality": "", "n": n,
@@ -304,7 +304,7 @@ def untargeted_set(recipe, *, n, confidence=0.0):
 
     def make():
         x, y = data.x_test[index], data.y_test[index]
-        x_adv = carlini_wagner(model, x, y, confidence=confidence)
+        x_adv = usual_carlini_wagner(model, x, y, confidence=confidence)
         return {"index": index, "y": y, "x_adv": x_adv, "l2": attacks.l2(x_adv - x)}
 
     def check(kept):
@@ -322,7 +322,7 @@ def untargeted_key(recipe, *, n, confidence):
     return _parameters(recipe, n, None) | {"targeted": False, "confidence": confidence, **CARLINI_WAGNER}
 
 
-def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0):
+def usual_carlini_wagner(model, x, y, *, targeted=False, confidence=0.0):
     """Return the images after Carlini & Wagner's attack at the usual settings."""
     return attacks.carlini_wagner(model, x, y, targeted=targeted, confidence=confidence, **CARLINI_WAGNER)
 
@@ -341,7 +341,7 @@ def targeted_set(recipe, *, per_class):
 
     def make():
         x = np.repeat(data.x_test[index], 9, axis=0)
-        x_adv = carlini_wagner(model, x, target.ravel(), targeted=True)
+        x_adv = usual_carlini_wagner(model, x, target.ravel(), targeted=True)
         return {"index": index, "y": y, "target": target,
                 "x_adv": x_adv.reshape(len(y), 9, *x.shape[1:]),
                 "l2": attacks.l2(x_adv - x).reshape(-1, 9)}
@@ -382,7 +382,7 @@ def confidence_growth(recipe, other, *, confidences, n):
         l2, transferred = np.empty((2, len(confidences), len(x)), np.float32)
         knew = gradients.logits(rival, x).argmax(axis=1) == y
         for k, confidence in enumerate(confidences):
-            x_adv = carlini_wagner(model, x, y, confidence=confidence)
+            x_adv = usual_carlini_wagner(model, x, y, confidence=confidence)
             l2[k] = attacks.l2(x_adv - x)
             erred = gradients.logits(rival, x_adv).argmax(axis=1) != y
             transferred[k] = np.where(knew & (l2[k] > 0), erred, np.nan)
@@ -436,7 +436,7 @@ def growth_follows(model, rival, x, y, kept, rng):
 
     def missed(entry):
         k, i = entry
-        again = carlini_wagner(model, x[[i]], y[[i]], confidence=kept["confidence"][k].item())
+        again = usual_carlini_wagner(model, x[[i]], y[[i]], confidence=kept["confidence"][k].item())
         return (again == x[[i]]).all()
 
     return proofs.agree(np.concatenate(shorter)) and _missed_again(np.argwhere(np.isinf(l2)), missed, rng)
@@ -491,7 +491,7 @@ def prove_set(model, x, y, x_adv, l2, recipe, *, confidence=0.0, targeted=False)
     prove(proofs.agree(shorter[found]), "distances of adversarial images", recipe)
 
     def missed(row):
-        again = carlini_wagner(model, x[[row]], y[[row]], targeted=targeted, confidence=confidence)
+        again = usual_carlini_wagner(model, x[[row]], y[[row]], targeted=targeted, confidence=confidence)
         return (again == x[[row]]).all()
 
     prove(_missed_again(np.flatnonzero(~found), missed, np.random.default_rng()), "failures of the attack", recipe)

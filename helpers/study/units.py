@@ -62,7 +62,7 @@ def holds(what, said, condition):
     return what, said, "it does" if condition else "it does not", bool(condition)
 
 
-def prove(units, count, what, of):
+def prove_units(units, count, what, of):
     """Raise ValueError, naming the file `of`, unless the first `count` of these units agree."""
     for told, kept, now, agrees in itertools.islice(units, count):
         if agrees is False:

@@ -109,7 +109,7 @@ def network_units(found):
                 yield path.name, "its recorded accuracy", f"{correct} of {n} right", True
 
 
-def drawn(found, rng):
+def drawn_units(found, rng):
     """Yield (kind, unit): units of artifacts drawn at random, each kind once and then by its weight.
 
     Ends only when no artifact has any unit left.
@@ -168,12 +168,12 @@ def verify(minutes=10.0, seed=None):
         for unit in network_units(found):
             _count(tally["network"], why, "network", *unit)
         with tqdm(desc="entries", unit="", leave=False) as bar:
-            for name, unit in drawn(found, np.random.default_rng(seed)):
+            for name, unit in drawn_units(found, np.random.default_rng(seed)):
                 _count(tally[name], why, name, *unit)
                 bar.update()
                 if time.monotonic() > end:
                     break
-    print(table(found, tally))
+    print(tally_table(found, tally))
     for (name, reason), times in why.items():
         print(f"Not recomputable here: {name}, {times} ×: {reason}")
     compared = sum(count["agree"] for count in tally.values())
@@ -182,7 +182,7 @@ def verify(minutes=10.0, seed=None):
     return 1 if wrong or not compared else 0
 
 
-def table(found, tally):
+def tally_table(found, tally):
     """Return the table of what was compared: a line for each kind."""
     artifacts = Counter(kind(path) for path, _ in found)
     rows = [{"kind": name, "artifacts": artifacts[name], "recomputed": count["agree"] + count["disagree"],

@@ -169,7 +169,7 @@ def codec_waves(dataset, quality, *, n, amplitude=1.0, contrast=0.5):
         return {"frequency": frequencies, "ring": ring, "matrix": found["matrix"].astype(np.complex64),
                 "energy": found["energy"], "predicted": _predicted(x, quality, amplitude, frequencies)}
 
-    return store.cached("codec_waves", parameters, make, check=lambda kept: units.prove(
+    return store.cached("codec_waves", parameters, make, check=lambda kept: units.prove_units(
         recompute_codec_waves(parameters, kept, np.random.default_rng()), 2, "answers of JPEG alone", dataset))
 
 
@@ -221,7 +221,7 @@ def seeds(recipes, *, n):
 
     def check(kept):
         there = [recipe.filename for recipe in recipes if store.find(recipe.filename)]
-        units.prove(recompute_gain_seeds(parameters, kept, np.random.default_rng()), 1 + len(there), "gains",
+        units.prove_units(recompute_gain_seeds(parameters, kept, np.random.default_rng()), 1 + len(there), "gains",
                     ", ".join(parameters["networks"]))
 
     return store.cached("gain_seeds", parameters, make, check=check)
@@ -253,7 +253,7 @@ def _power(model, x, y):
 
 def behind(model, quality):
     """Return the model behind the real codec of this quality, or as it is for 0."""
-    return model if not quality else gradients.cached(_behind, model, quality)
+    return model if not quality else gradients.made_once(_behind, model, quality)
 
 
 def _behind(model, quality):
@@ -272,7 +272,7 @@ def _cached(name, recipe, parameters, make, recompute, proved):
     """Return the artifact of these parameters, the first `proved` units of which are proved on loading."""
     return store.cached(
         name, parameters, make, sized=("n", _cut),
-        check=lambda kept: units.prove(recompute(parameters, kept, np.random.default_rng()), proved,
+        check=lambda kept: units.prove_units(recompute(parameters, kept, np.random.default_rng()), proved,
                                        "answers to waves", recipe.filename))
 
 

@@ -62,7 +62,7 @@ def networks(monkeypatch, *recipes):
     """
     def load(path, sha256):
         if sha256 not in _loaded:
-            _loaded[sha256] = keras_files.load(path)
+            _loaded[sha256] = keras_files.load_model(path)
         return _loaded[sha256]
     paths.SHIPPED.mkdir(parents=True, exist_ok=True)
     for recipe in recipes:

@@ -274,14 +274,14 @@ def _notebook(path):
 def test_a_notebook_over_a_grid_is_named_by_its_parameters(tmp_path, monkeypatch):
     monkeypatch.setattr(report_grid, "FOLDER", tmp_path / "sweep")
     path = _notebook(tmp_path / "little.ipynb")
-    results = report_grid.notebooks(path, {"a": [1, 2], "b": ["y"]}, workers=2)
+    results = report_grid.run_notebooks(path, {"a": [1, 2], "b": ["y"]}, workers=2)
     assert [result.name.rpartition("-")[0] for result in results] == ["little-a=1-b=y", "little-a=2-b=y"]
     printed = [cell.outputs[0].text for result in results
                for cell in nbformat.read(result, 4).cells if cell.cell_type == "code" and cell.outputs]
     assert printed == ["1 y\n", "2 y\n"]
     times = [result.stat().st_mtime_ns for result in results]
     with pytest.raises(RuntimeError, match="1 of 1 jobs failed"):
-        report_grid.notebooks(path, {"a": [1, 2, 3], "b": ["y"]}, workers=1)
+        report_grid.run_notebooks(path, {"a": [1, 2, 3], "b": ["y"]}, workers=1)
     assert [result.stat().st_mtime_ns for result in results] == times  # not run again
     assert len(list(report_grid.FOLDER.iterdir())) == 2                     # nothing half written
 
@@ -293,14 +293,14 @@ def test_a_notebook_over_a_grid_is_named_by_its_parameters(tmp_path, monkeypatch
     ({"a": [datetime.date(2026, 1, 1)]}, "a grid must hold numbers"), ({"bb": [1]}, r"has no parameter bb .did you mean b\?.")])
 def test_a_grid_that_does_not_fit_is_refused(tmp_path, grid, message):
     with pytest.raises(ValueError, match=message):
-        report_grid.notebooks(_notebook(tmp_path / "little.ipynb"), grid)
+        report_grid.run_notebooks(_notebook(tmp_path / "little.ipynb"), grid)
 
 
 def test_a_point_that_the_notebook_would_refuse_is_refused_before_any_runs():
     for grid, message in (({"epochs": [1, 2, -1]}, "epochs must be .*got -1"), ({"n_test": [10, 10_001]}, "n_test must be"),
                           ({"seed": [0, True]}, "seed must be")):
         with pytest.raises(ValueError, match=message):
-            report_grid.notebooks(parameters.NOTEBOOKS / "01_datos.ipynb", grid)
+            report_grid.run_notebooks(parameters.NOTEBOOKS / "01_datos.ipynb", grid)
 
 
 def test_the_command_says_what_is_missing(tmp_path):

@@ -91,9 +91,9 @@ def test_black_images_and_failures_have_no_distance():
     x = np.full((5, 4, 4, 1), 0.6, np.float32)
     x_adv = x - np.float32([0.2, 0.6, 0.0, 0.0, 0.7]).reshape(-1, 1, 1, 1)
     x_adv[3, 0, 0, 0] = np.nan  # adversarial, black, unchanged, not a number, out of the box
-    l2 = measure.distances(model, x, np.zeros(5, int), x_adv, targeted=False)
+    l2 = measure.achieved_distances(model, x, np.zeros(5, int), x_adv, targeted=False)
     assert l2[0] == pytest.approx(0.8) and np.isnan(l2[1:]).all()
-    l2 = measure.distances(model, x, np.ones(5, int), x_adv, targeted=True)
+    l2 = measure.achieved_distances(model, x, np.ones(5, int), x_adv, targeted=True)
     assert np.array_equal(np.isnan(l2), [False, True, True, True, True])
 
 
@@ -106,7 +106,7 @@ def test_an_interrupted_benchmark_goes_on_and_a_finished_one_is_read(made, monke
             raise KeyboardInterrupt
         return {"seconds": np.ones(repeats), "l2": np.arange(1.0, n + 1)}
     monkeypatch.setattr(measure, "measure", stand_in)
-    monkeypatch.setattr(measure, "prove", lambda of, kept: None)
+    monkeypatch.setattr(measure, "prove_cell", lambda of, kept: None)
     monkeypatch.setattr(measure, "parameters", lambda cell, library, variant, n, repeats: {
         "cell": cell.name, "library": library, "variant": variant, "n": 4, "repeats": 1})
     with pytest.raises(KeyboardInterrupt):
@@ -138,7 +138,7 @@ def run(made, lenet, monkeypatch):
     model, x, y = measure.subject("mnist", "lenet", 20)
     x_adv = attacks.fgsm(model, x, y, eps=measure.SETTINGS["mnist", "fgsm", np.inf]["eps"])
     return of, {"seconds": np.array([1.1, 1.2]), "bare_seconds": np.ones(3), "passes": np.ones(1),
-                "l2": measure.distances(model, x, y, x_adv, targeted=False)}
+                "l2": measure.achieved_distances(model, x, y, x_adv, targeted=False)}
 
 
 def _outcomes(of, kept):
@@ -147,11 +147,11 @@ def _outcomes(of, kept):
 
 def test_a_measurement_is_proved_by_our_attack_made_anew(run):
     of, kept = run
-    measure.prove(of, kept)
+    measure.prove_cell(of, kept)
     assert _outcomes(of, kept)[:-1] == [True] * 7 and _outcomes(of, kept)[-1] is None  # seconds of another machine
     peer = measure.parameters(FGSM, "cleverhans", "as shipped", 20, 2)
     kept = {"seconds": kept["seconds"], "l2": kept["l2"], "ours_seconds": kept["bare_seconds"]}
-    measure.prove(peer, kept)
+    measure.prove_cell(peer, kept)
 
 
 @pytest.mark.parametrize("name, change", [
@@ -162,11 +162,11 @@ def test_a_measurement_is_proved_by_our_attack_made_anew(run):
 def test_a_forged_measurement_is_refused(run, name, change):
     of, kept = run
     with pytest.raises(ValueError, match="kept measurements of ours's fgsm on .* are not those that it computes"):
-        measure.prove(of, kept | {name: change(kept[name])})
+        measure.prove_cell(of, kept | {name: change(kept[name])})
 
 
 def test_a_forged_table_is_refused(made, monkeypatch):
-    monkeypatch.setattr(measure, "prove", lambda of, kept: None)
+    monkeypatch.setattr(measure, "prove_cell", lambda of, kept: None)
     monkeypatch.setattr(measure, "measure", lambda cell, library, variant, n, repeats: {
         "seconds": np.ones(repeats), "l2": np.arange(1.0, n + 1)})
     monkeypatch.setattr(measure, "parameters", lambda cell, library, variant, n, repeats: {
@@ -207,7 +207,7 @@ def test_the_patched_cleverhans_runs_on_a_linear_model(linear):
     for targeted in (False, True):
         told = 1 - y if targeted else y
         x_adv = peers.cleverhans(model, x, told, targeted, settings)
-        l2 = measure.distances(model, x, told, x_adv, targeted)
+        l2 = measure.achieved_distances(model, x, told, x_adv, targeted)
         assert (l2 >= exact - 1e-4).all() and l2.mean() < 1.5 * exact.mean()
 
 

@@ -116,10 +116,10 @@ def test_a_network_that_would_fill_the_memory_is_refused_before_it_is_built(tmp_
                               (b'"filters": 3', b'"filters": 50000000', "at least 1,250,017,280 weights")):
         _changed(tmp_path / "a.keras", tmp_path / "b.keras", old, new)
         with pytest.raises(ValueError, match=f"b.keras describes a network of {message}"):
-            keras_files.load(tmp_path / "b.keras")
+            keras_files.load_model(tmp_path / "b.keras")
     monkeypatch.setattr(keras_files, "WEIGHTS", 1000)
     with pytest.raises(ValueError, match="a.keras describes a network of .* bytes; at most 1,000 weights"):
-        keras_files.load(tmp_path / "a.keras")
+        keras_files.load_model(tmp_path / "a.keras")
 
 
 def test_kernels_are_counted_as_keras_counts_them():

@@ -205,7 +205,7 @@ def test_prose_of_notebooks_becomes_text_with_the_article_s_own_numbers(tmp_path
 
 
 def test_the_appendix_tells_parameters_and_times(made_up):
-    assert "| `seed` | 7 | 01, 02" in appendix.parameters(made_up)
+    assert "| `seed` | 7 | 01, 02" in appendix.parameter_table(made_up)
     assert f"| total | {len(NOTEBOOKS)}.0 |" in appendix.times(made_up).replace("`", "")
     assert "tensorflow" in appendix.machine(made_up)
 

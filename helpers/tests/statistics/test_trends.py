@@ -42,11 +42,11 @@ def test_no_trend_is_found_where_there_is_none():
 def test_intervals_over_few_seeds_cover():
     rng = np.random.default_rng(3)
     for count in (2, 4, 8):
-        found = np.array([trends.mean(row) for row in rng.normal(1, 2, (2000, count))])
+        found = np.array([trends.mean_over_seeds(row) for row in rng.normal(1, 2, (2000, count))])
         covered = np.mean((found[:, 1] <= 1) & (1 <= found[:, 2]))
         assert 0.93 < covered < 0.97, (count, covered)
     with pytest.raises(ValueError, match=r"at least 2 of them in a row, got \(1,\)"):
-        trends.mean([1.0])
+        trends.mean_over_seeds([1.0])
 
 
 def test_holm():

@@ -63,21 +63,21 @@ def test_what_the_aware_attacker_broke_stays_broken(short, case, how):
 @pytest.mark.parametrize("attacker", ["blind", "one identity", "mixed differentiable"])
 def test_draws_differ_and_repeat(short, case, attacker):
     model, x, y = case
-    kept = behind_jpeg.drawn(RECIPE, attacker, n=N)
+    kept = behind_jpeg.quality_drawn(RECIPE, attacker, n=N)
     assert kept["image"].shape == kept["block"].shape == (3, 2, N)
     assert np.mean(kept["image"][0] == y) > 0.9 and np.mean(kept["block"][0] == y) > 0.9
     assert np.mean(kept["image"][2] == y) < 0.9
-    again = behind_jpeg.drawn(RECIPE, attacker, n=N)
+    again = behind_jpeg.quality_drawn(RECIPE, attacker, n=N)
     assert all(np.array_equal(kept[name], again[name]) for name in kept)
     with pytest.raises(ValueError, match="attacker must be one of blind, one identity, .*, got 'all'"):
-        behind_jpeg.drawn(RECIPE, "all", n=N)
+        behind_jpeg.quality_drawn(RECIPE, "all", n=N)
 
 
 def test_quality_0_is_the_network_alone(short, case):
     model, x, y = case
     kept = behind_jpeg.aware(RECIPE, "identity", 0, n=N)
     assert np.array_equal(kept["answer"][0], gradients.logits(model, x).argmax(axis=1))
-    x_adv = jpeg_attacker.pgd(model, x, y, eps=0.1, seed=0)
+    x_adv = jpeg_attacker.aware_pgd(model, x, y, eps=0.1, seed=0)
     broken = (gradients.logits(model, x_adv).argmax(axis=1) != y) & (kept["answer"][0] == y)
     assert np.array_equal(kept["answer"][1] != y, broken | (kept["answer"][0] != y))
 
@@ -97,7 +97,7 @@ PERFECT = [  # what makes each kind, and its arrays of a defence that nothing br
     ("jpeg_clean", lambda: behind_jpeg.clean(RECIPE, n=N), {"answer": (1, N)}),
     ("jpeg_blind", lambda: behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=N), {"answer": (3, 6, N)}),
     ("jpeg_aware", lambda: behind_jpeg.aware(RECIPE, "differentiable", 50, n=N), {"answer": (3, N)}),
-    ("jpeg_drawn", lambda: behind_jpeg.drawn(RECIPE, "one identity", n=N), {"image": (3, 2, N), "block": (3, 2, N)})]
+    ("jpeg_drawn", lambda: behind_jpeg.quality_drawn(RECIPE, "one identity", n=N), {"image": (3, 2, N), "block": (3, 2, N)})]
 RECOMPUTE = {"jpeg_clean": behind_jpeg.recompute_jpeg_clean, "jpeg_blind": behind_jpeg.recompute_jpeg_blind,
              "jpeg_aware": behind_jpeg.recompute_jpeg_aware, "jpeg_drawn": behind_jpeg.recompute_jpeg_drawn,
              "jpeg_distances": behind_jpeg.recompute_jpeg_distances}
@@ -145,21 +145,21 @@ def test_answers_that_are_another_attacks_are_found(made, short, case):
 
 @pytest.mark.parametrize("factor", [0, 1e-6, 3])
 def test_forged_distances_are_found(made, case, factor):
-    kept = behind_jpeg.distances(RECIPE, 25, n=4)
+    kept = behind_jpeg.least_distances(RECIPE, 25, n=4)
     assert np.array_equal(kept["answer"], kept["y"]) and (kept["l2"] > 0).all() and np.isfinite(kept["l2"]).all()
     assert set(_outcomes("jpeg_distances", *_kept(made, "jpeg_distances")[1:], most=4)) == {True}
-    assert np.array_equal(behind_jpeg.distances(RECIPE, 25, n=4)["l2"], kept["l2"])
+    assert np.array_equal(behind_jpeg.least_distances(RECIPE, 25, n=4)["l2"], kept["l2"])
     forged = _forged(made, "jpeg_distances", l2=kept["l2"] * factor)
     assert False in _outcomes("jpeg_distances", *forged, most=4)
     if factor != 1e-6:  # that none is so near, only a whole search shows
         with pytest.raises(ValueError, match="are not those that it computes"):
-            behind_jpeg.distances(RECIPE, 25, n=4)
+            behind_jpeg.least_distances(RECIPE, 25, n=4)
 
 
 @pytest.mark.parametrize("make", [
     lambda n: behind_jpeg.clean(RECIPE, n=n), lambda n: behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=n),
     lambda n: behind_jpeg.blind(RECIPE, "noise", norm=2, n=n), lambda n: behind_jpeg.aware(RECIPE, "identity", 50, n=n),
-    lambda n: behind_jpeg.drawn(RECIPE, "mixed identity", n=n)])
+    lambda n: behind_jpeg.quality_drawn(RECIPE, "mixed identity", n=n)])
 def test_fewer_images_are_the_first_of_those_kept(made, short, case, monkeypatch, make):
     monkeypatch.setitem(under_attack.LADDERS, ("mnist", 2), (0, 1, 4))
     many = make(N)
@@ -176,7 +176,7 @@ def test_all_that_decides_an_artifact_is_in_its_key(made, short, case, monkeypat
     def keys():
         behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=2)
         behind_jpeg.aware(RECIPE, "identity", 50, n=2)
-        behind_jpeg.drawn(RECIPE, "one identity", n=2)
+        behind_jpeg.quality_drawn(RECIPE, "one identity", n=2)
         return {path.stem for path in made.rglob("jpeg_*.npz")}
 
     for change in ((behind_jpeg, "NB_ITER", 3), (behind_jpeg, "STRIDE", 0.5), (behind_jpeg, "DRAWN", (30, 60)), (behind_jpeg, "DRAWS", 1),

@@ -44,10 +44,10 @@ def _outcomes(rows):
 
 def test_a_table_has_the_columns_and_every_check_its_sentence(case):
     _, _, x, _ = case
-    table = checks.table(checks.ball_and_box(x, x, eps=0.1), dataset="mnist", model="lenet")
+    table = checks.as_table(checks.ball_and_box(x, x, eps=0.1), dataset="mnist", model="lenet")
     assert table.columns.tolist() == ["dataset", "model", "check", "value", "threshold", "passed"]
     assert table.passed.dtype == bool and table.passed.all() and (table.model == "lenet").all()
-    assert checks.table([]).columns.tolist() == ["check", "value", "threshold", "passed"]
+    assert checks.as_table([]).columns.tolist() == ["check", "value", "threshold", "passed"]
     assert text.CHECKS.keys() == checks.BOUNDS.keys()
 
 
@@ -60,15 +60,15 @@ def test_kept_checks_are_computed_once(made):
 
     first, again = (checks.kept({"network": "n", "n": 3}, rows, dataset="mnist", model="lenet") for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
-    pd.testing.assert_frame_equal(first, checks.table(rows(), dataset="mnist", model="lenet"), check_dtype=False)
+    pd.testing.assert_frame_equal(first, checks.as_table(rows(), dataset="mnist", model="lenet"), check_dtype=False)
     assert len(calls) == 2 and first.passed.dtype == bool and (
         text.checks_by_network([first]) == text.checks_by_network([again]))
     assert len(checks.kept({"network": "n", "n": 4}, rows, model="lenet")) == 3 and len(calls) == 3
 
 
 def test_unmet_checks_are_told_once_each_with_where():
-    good = checks.table([checks.row("ball", 0.0), checks.row("cw_success", 0.2)], dataset="mnist", model="resnet")
-    bad = [checks.table([checks.row("monotone", value), checks.row("ball", 0.0)], dataset="mnist", model=model)
+    good = checks.as_table([checks.row("ball", 0.0), checks.row("cw_success", 0.2)], dataset="mnist", model="resnet")
+    bad = [checks.as_table([checks.row("monotone", value), checks.row("ball", 0.0)], dataset="mnist", model=model)
            for value, model in ((3.0, "lenet"), (np.nan, "resnet"))]
     assert text.unmet_checks([good]) == "Se cumplen todas." == text.unmet_checks([])
     one, two = text.unmet_checks([good, bad[0]]), text.unmet_checks([good, *bad])
@@ -200,17 +200,17 @@ def test_carlini_wagner_rows(case):
     x = 0.4 + 0.2 * x
     y = gradients.logits(model, x).argmax(axis=1)
     x_adv = _exact(model, x, y, beyond=1.5)
-    rows = {row["check"]: row for row in checks.carlini_wagner(model, x, y, x_adv)}
+    rows = {row["check"]: row for row in checks.carlini_wagner_success(model, x, y, x_adv)}
     assert rows["cw_success"]["value"] == 1 and rows["cw_gap"]["passed"]
     assert rows["cw_rounded"]["value"] > 0.8
     assert rows["cw_l2_q50"]["value"] == pytest.approx(np.median(attacks.l2(x_adv - x)), rel=1e-5)
-    confident = {row["check"]: row for row in checks.carlini_wagner(model, x, y, x_adv, confidence=50)}
+    confident = {row["check"]: row for row in checks.carlini_wagner_success(model, x, y, x_adv, confidence=50)}
     assert not confident["cw_gap"]["passed"] and confident["cw_gap"]["value"] < -40
     target = gradients.logits(model, x_adv).argmax(axis=1)
-    assert _outcomes(checks.carlini_wagner(model, x, target, x_adv, targeted=True))["cw_gap"]
+    assert _outcomes(checks.carlini_wagner_success(model, x, target, x_adv, targeted=True))["cw_gap"]
     barely = _exact(model, x, y, beyond=1.0001)
-    assert checks.carlini_wagner(model, x, y, barely)[1]["value"] < 0.8
-    failed = {row["check"]: row for row in checks.carlini_wagner(model, x, y, x)}
+    assert checks.carlini_wagner_success(model, x, y, barely)[1]["value"] < 0.8
+    failed = {row["check"]: row for row in checks.carlini_wagner_success(model, x, y, x)}
     assert failed["cw_success"]["value"] == 0 and not failed["cw_gap"]["passed"]
 
 
@@ -219,13 +219,13 @@ def test_carlini_wagner_is_measured_where_the_model_was_right(case):
     x_adv = _exact(model, x, y, beyond=1.5)
     mixed = np.where(np.arange(N) < 10, 1 - y, y)  # of the first 10 the model is wrong as it is
     x_adv[:10], x_adv[10:15] = x[:10], x[10:15]
-    rows = {row["check"]: row for row in checks.carlini_wagner(model, x, mixed, x_adv)}
+    rows = {row["check"]: row for row in checks.carlini_wagner_success(model, x, mixed, x_adv)}
     assert rows["cw_success"]["value"] == pytest.approx(25 / 30)
     assert rows["cw_l2_q10"]["value"] >= attacks.l2(x_adv - x)[15:].min() > 0
-    found = checks.distances(model, x, mixed, x_adv)
+    found = checks.adversarial_norms(model, x, mixed, x_adv)
     assert not found[:10].any() and np.isinf(found[10:15]).all()
     np.testing.assert_array_equal(found[15:], attacks.l2(x_adv - x)[15:])
-    assert np.isinf(checks.distances(model, x, mixed, x_adv, targeted=True)[15:]).all()
+    assert np.isinf(checks.adversarial_norms(model, x, mixed, x_adv, targeted=True)[15:]).all()
 
 
 def test_more_search():

@@ -85,20 +85,20 @@ def test_the_cascade_starts_at_one(lenet, made):
 @pytest.mark.parametrize("dataset", datasets.NAMES)
 def test_maps_of_other_labels_are_those_of_the_networks(made, dataset):
     small = {"epochs": 1, "train_size": 200}
-    kept = study_maps.labels(dataset, n=4, **small)
+    kept = study_maps.learnt_labels(dataset, n=4, **small)
     data = datasets.load(dataset)
     told, other = (networks.load_or_train(study_maps.memorising_recipe(dataset, label_noise=noise, **small))[0] for noise in (0.0, 0.9))
     maps = [saliency.grad_cam(model, data.x_test[:4], data.y_test[:4]) for model in (told, other)]
     np.testing.assert_allclose(kept["grad_cam"][1], saliency.spearman(*maps), atol=1e-4)
     assert kept["train_accuracy"].shape == (3,) and len(list(made.rglob("network-*.keras"))) == 3
-    assert study_maps.labels(dataset, n=4, **small)["gradient"].tolist() == kept["gradient"].tolist()
+    assert study_maps.learnt_labels(dataset, n=4, **small)["gradient"].tolist() == kept["gradient"].tolist()
     path, = made.rglob("map_labels*.npz")
-    assert np.array_equal(study_maps.labels(dataset, n=3, **small)["smooth"], kept["smooth"][:, :3])
+    assert np.array_equal(study_maps.learnt_labels(dataset, n=3, **small)["smooth"], kept["smooth"][:, :3])
     for name in ("train_accuracy", "gradient"):
         _, outcomes = _forged(path, study_maps.recompute_map_labels, kept, kept | {name: kept[name] + 0.1})
         assert all(outcomes[0]) and not all(outcomes[1])
         with pytest.raises(ValueError, match="maps of learnt labels of .* are not those that it computes"):
-            study_maps.labels(dataset, n=4, **small)
+            study_maps.learnt_labels(dataset, n=4, **small)
 
 
 def test_random_labels_say_nothing():

@@ -21,7 +21,7 @@ SETTINGS = {"settings": store.as_kept(overfitting.SETTINGS)}
 
 def test_checkpoints_of_one_run_are_measured_by_themselves(made):
     recipe = overfitting.recipe(0, epochs=2, label_noise=0.2, train_size=300)
-    found = overfitting.measure(networks.as_json(recipe), [1, 2], **SIZES, **SETTINGS)
+    found = overfitting.measure_run(networks.as_json(recipe), [1, 2], **SIZES, **SETTINGS)
     data = datasets.load("mnist")
     x, y = data.x_test[:20], data.y_test[:20]
     for k, epochs in enumerate((1, 2)):
@@ -214,7 +214,7 @@ def test_fewer_images_of_a_run_are_the_first_of_those_kept(made):
 def test_a_worker_with_other_settings_says_so():
     recipe = networks.as_json(overfitting.recipe(0, epochs=1, train_size=200))
     with pytest.raises(ValueError, match="settings must be this code's"):
-        overfitting.measure(recipe, [1], 20, 3, {**SETTINGS["settings"], "eps": [0, 0.1]})
+        overfitting.measure_run(recipe, [1], 20, 3, {**SETTINGS["settings"], "eps": [0, 0.1]})
 
 
 def test_verify_trains_the_first_epoch_of_a_run_again(made, monkeypatch):
@@ -222,7 +222,7 @@ def test_verify_trains_the_first_epoch_of_a_run_again(made, monkeypatch):
     recipe = overfitting.recipe(1, epochs=2)
     monkeypatch.setattr(networks, "images", lambda recipe, own=networks.images: _few(own(recipe)))
     parameters = {"recipe": networks.as_json(recipe), "epochs": [1, 2], **SIZES, **SETTINGS}
-    kept = overfitting.measure(**parameters)
+    kept = overfitting.measure_run(**parameters)
     outcomes = list(overfitting.recompute_overfitting_run(parameters, kept, np.random.default_rng(0)))
     assert all(agrees for *_, agrees in outcomes) and outcomes[-1][0] == "after an epoch, under attack"
     forged = kept | {"test_loss": kept["test_loss"] * 1.2, "train_margin": kept["train_margin"] * 1.5}

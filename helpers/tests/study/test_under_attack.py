@@ -168,7 +168,7 @@ def test_networks_that_one_name_would_confuse_are_refused(both, made):
 
 def test_a_table_counts_the_kept_answers_and_what_breaks_stays_broken(both, made, monkeypatch):
     monkeypatch.setattr(under_attack, "LADDERS", {("mnist", np.inf): (0, 0.1, 0.3), ("mnist", 2): (0, 1, 4)})
-    table = under_attack.accuracy_table([LENET], n=40)
+    table = under_attack.robust_accuracy_table([LENET], n=40)
     for (attack, norm), rows in table.groupby(["attack", "norm"]):
         kept = under_attack.answers(LENET, attack, norm={"L2": 2, "Linf": np.inf}[norm], n=40)
         np.testing.assert_allclose(rows.value, (kept["answer"] == kept["y"]).mean(axis=1), atol=1e-12)
@@ -282,7 +282,7 @@ def _keys():
     """Return the keys of all kinds, of one seed and number of images."""
     return {"answers": under_attack.answers_key(LENET, "pgd", norm=2, n=5, seed=0),
             "fgsm": under_attack.answers_key(LENET, "fgsm", norm=2, n=5, seed=0),
-            "table": under_attack.accuracy_key([LENET], n=5, seed=0),
+            "table": under_attack.robust_accuracy_key([LENET], n=5, seed=0),
             "transfer": under_attack.transfer_key(LENET, [ADVERSARIAL], n=5, seed=0),
             "untargeted": under_attack.untargeted_key(LENET, n=5, confidence=0.0),
             "targeted": under_attack.targeted_key(LENET, per_class=5),
@@ -313,8 +313,8 @@ def test_what_is_asked_for_is_in_its_key():
             under_attack.answers_key(LENET, "pgd", norm=2, n=5, seed=1),
             under_attack.transfer_key(LENET, [ADVERSARIAL], n=5, seed=0), under_attack.transfer_key(LENET, [other], n=5, seed=0),
             under_attack.untargeted_key(LENET, n=5, confidence=0.0), under_attack.untargeted_key(LENET, n=5, confidence=1.0),
-            under_attack.targeted_key(LENET, per_class=5), under_attack.accuracy_key([LENET], n=5, seed=0),
-            under_attack.accuracy_key([LENET, ADVERSARIAL], n=5, seed=0),
+            under_attack.targeted_key(LENET, per_class=5), under_attack.robust_accuracy_key([LENET], n=5, seed=0),
+            under_attack.robust_accuracy_key([LENET, ADVERSARIAL], n=5, seed=0),
             under_attack.confidence_key(LENET, ADVERSARIAL, confidences=[0], n=5),
             under_attack.confidence_key(LENET, other, confidences=[0], n=5),
             under_attack.confidence_key(LENET, ADVERSARIAL, confidences=[1], n=5)]

@@ -107,7 +107,7 @@ def measured(tmp_path_factory):
         patch.setattr(under_attack, "LADDERS", LADDERS)
         patch.setattr(paths, "MADE", folder)
         patch.delenv("FRESH", raising=False)
-        under_attack.accuracy_table([LENET], n=40)
+        under_attack.robust_accuracy_table([LENET], n=40)
     for path in paths.SHIPPED.rglob(LENET.filename + "*"):
         forgery.copied(path, folder)
     return folder
@@ -155,7 +155,7 @@ def test_a_forged_table_of_accuracies_is_found(table, change):
     assert forgery.disagrees(table, 25, seed=3)
     with pytest.raises(ValueError, match="accuracies"):
         for _ in range(20):  # on loading, two of its ten groups are drawn at random
-            under_attack.accuracy_table([LENET], n=40)
+            under_attack.robust_accuracy_table([LENET], n=40)
 
 
 def test_the_table_of_clean_accuracies_is_found(both):
@@ -224,6 +224,6 @@ def test_each_kind_has_its_turn_before_any_has_a_second(tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "KINDS", {name: function for name in "abc"})
     monkeypatch.setattr(store, "read", lambda path: None)
     found = [(tmp_path / f"{name}-{i}.npz", {"parameters": {"kind": name}}) for name in "abc" for i in range(3)]
-    turns = [name for name, _ in itertools.islice(verify.drawn(found, np.random.default_rng(0)), 300)]
+    turns = [name for name, _ in itertools.islice(verify.drawn_units(found, np.random.default_rng(0)), 300)]
     assert sorted(turns[:3]) == ["a", "b", "c"] and turns == asked
     assert min(turns.count(name) for name in "abc") > 70
