@@ -62,7 +62,7 @@ def run(jobs, *, scheduler=None, workers=None, threads=1):
     def keep(place, value, seconds):
         store.keep(places[place].name, places[place].parameters, value, seconds)
 
-    _run(places, done, keep, scheduler, workers, threads)
+    run_places(places, done, keep, scheduler, workers, threads)
     return [store.cached(job.name, job.parameters, lambda: None, sized=job.sized,
                          check=job.check and functools.partial(job.check, job.parameters)) for job in jobs]
 
@@ -74,7 +74,7 @@ def local_workers(threads=1):
     return max(1, min(cores // threads, int(memory // GIGABYTES)))
 
 
-def _run(jobs, done, keep, scheduler, workers, threads):
+def run_places(jobs, done, keep, scheduler, workers, threads):
     """Run those of {place of the result: job} that are not done(place); keep(place, value, seconds) each at once.
 
     Shows progress and failures. Raises RuntimeError at the end, naming the jobs that failed.
@@ -251,7 +251,7 @@ def _client(scheduler, workers, threads, jobs):
 
 
 def _local(workers):
-    """Return a cluster of this machine. Its log is silent: what fails in jobs and workers, `_run` says."""
+    """Return a cluster of this machine. Its log is silent: what fails in jobs and workers, `run_places` says."""
     try:
         return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True,
                             dashboard_address="127.0.0.1:0", silence_logs="CRITICAL")

@@ -36,7 +36,7 @@ def copy(model, dtype=None):
 
 
 def redrawn(model, names, seed):
-    """Return a copy whose layers of these names (`layers.by_name`) are as before training, drawn by seed.
+    """Return a copy whose layers of these names (`layers.parts_by_name`) are as before training, drawn by seed.
 
     Their weights are those that Keras draws after keras.utils.set_random_seed(seed) where a process does
     nothing else, but no global state is set. What a normalisation has measured stays. Raises ValueError as
@@ -44,8 +44,8 @@ def redrawn(model, names, seed):
     """
     gradients.check_count("seed", seed, smallest=0)
     twin = copy(model)
-    drawn = [layers.by_name(_made_anew(model, None, seed)[0]) for _ in range(2 if names else 0)]
-    parts = layers.by_name(twin)
+    drawn = [layers.parts_by_name(_made_anew(model, None, seed)[0]) for _ in range(2 if names else 0)]
+    parts = layers.parts_by_name(twin)
     for name in names:
         if name not in parts:
             raise ValueError(f"layer {name} is called otherwise in a copy of its model: give it a name")

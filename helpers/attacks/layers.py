@@ -15,13 +15,13 @@ from helpers.attacks import gradients
 SIDE = 96  # of images for a model that takes any size, where it does not matter
 
 
-def by_name(model):
+def parts_by_name(model):
     """Return the layers of a Keras model by name, models inside it and their layers too: a dict."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"a Keras model is needed, got {model!r}")
     found = {}
     for part in model.layers:
-        inside = by_name(part) if isinstance(part, keras.Model) else {}
+        inside = parts_by_name(part) if isinstance(part, keras.Model) else {}
         inner = {part.name: part} | {f"{part.name}/{name}": layer for name, layer in inside.items()}
         if twice := sorted(found.keys() & inner):
             raise ValueError(f"two layers of the model have the name {twice[0]}: give each its own")
@@ -57,7 +57,7 @@ def called(model, x=None):
 
 def checked_shape(model, layer, x):
     """Return the shape of a layer in `called` for images x; raise ValueError where it cannot be seen."""
-    shapes, parts = called(model, x), by_name(model)
+    shapes, parts = called(model, x), parts_by_name(model)
     if not isinstance(layer, str) or layer not in parts:
         raise ValueError(f"layer must be one of {', '.join(shapes)}, got {layer!r}")
     shape = next((shapes[name] for name in shapes if parts[name] is parts[layer]), None)
@@ -71,7 +71,7 @@ def checked_shape(model, layer, x):
 
 def tapped(model, layer, x):
     """Return (logits, what the layer returns where it is called last), tensors, for a tensor of images."""
-    with _watched([by_name(model)[layer]]) as seen:
+    with _watched([parts_by_name(model)[layer]]) as seen:
         logits = gradients.call(model, x)
     maps = seen[-1][1]
     if getattr(maps, "graph", None) is not getattr(x, "graph", None):
@@ -85,7 +85,7 @@ def weighted(model):
 
     Models are not among them, but the layers inside are; nor is the normalisation of the images.
     """
-    parts = by_name(model)
+    parts = parts_by_name(model)
     return [name for name in called(model, np.empty((1, *example_shape(model)))) if parts[name].weights
             and not isinstance(parts[name], (keras.Model, keras.layers.Normalization))]
 
@@ -138,9 +138,9 @@ def _recording(part, call, seen):
 def _calls(model, size):
     gradients.call(model, tf.zeros((2, *size)))  # what is not built is built now
     names = {}
-    for name, part in by_name(model).items():
+    for name, part in parts_by_name(model).items():
         names.setdefault(id(part), name)
-    with _watched(list({id(part): part for part in by_name(model).values()}.values())) as seen:
+    with _watched(list({id(part): part for part in parts_by_name(model).values()}.values())) as seen:
         gradients.call(model, tf.zeros((2, *size)))
     return [(names[id(part)], tuple(result.shape) if _is_float(result) else ()) for part, result in seen]
 

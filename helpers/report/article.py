@@ -39,7 +39,7 @@ def build(executed, path):
         raise ValueError(f"the article is written as {' or '.join(makers)}, got {path}")
     front, notebook = assemble(SOURCE.read_text("utf8"), Path(executed))
     with tempfile.TemporaryDirectory() as folder:
-        text = page.markdown(page.ArticleMarkdown(), notebook, Path(folder))
+        text = page.as_markdown(page.ArticleMarkdown(), notebook, Path(folder))
         (Path(folder) / "front.yaml").write_text(f"{front}\n", "utf8")
         made = makers[Path(path).suffix](text, Path(folder))
     with files.atomic(path) as partial:
@@ -59,7 +59,7 @@ def assemble(source, executed):
     for i, cell in enumerate(cells):
         cell["id"] = f"c{i}"  # those of different notebooks may be the same
     notebook = nbformat.v4.new_notebook(cells=cells)
-    number(notebook)
+    number_parts(notebook)
     return ABSTRACT.sub(lambda found: _sentences(_everywhere(executed, "abstract"), found[1]), front), notebook
 
 
@@ -113,7 +113,7 @@ def _table(name, words, markdown):
     return [nbformat.v4.new_code_cell(outputs=[output], metadata={"options": {"label": f"tbl:{name}", "tbl-cap": words}})]
 
 
-def number(notebook):
+def number_parts(notebook):
     """Number the sections, equations, figures and tables of a notebook, and resolve the references to them."""
     numbers, counts, section = {}, {"fig": 0, "tbl": 0, "eq": 0}, [0, 0, 0, 0]
 

@@ -78,7 +78,7 @@ def _keys():
 def _everywhere():
     """Return all citations of the notebooks in words: together, to tell apart two of one name and year."""
     texts = [cell.source for path in sorted(labels.NOTEBOOKS.glob("[0-9]*.ipynb"))
-             for cell in nbformat.read(path, 4).cells if labels.said(cell)]
+             for cell in nbformat.read(path, 4).cells if labels.is_prose(cell)]
     cited = [found[0] for text in texts for found in TOKEN.finditer(text) if found["citation"]]
     return _set(tuple(dict.fromkeys(one for one in cited if _keys().issuperset(KEY.findall(one)))))
 

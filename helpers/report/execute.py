@@ -93,7 +93,7 @@ def _run(notebook, executed, given):
 def _folded(notebook):
     """Return the notebook with the source of its prose hidden in JupyterLab, which shows what it says."""
     for cell in notebook.cells:
-        if cell.cell_type == "code" and labels.said(cell):
+        if cell.cell_type == "code" and labels.is_prose(cell):
             cell.metadata.setdefault("jupyter", {})["source_hidden"] = True
     return notebook
 

@@ -36,7 +36,7 @@ def run_notebooks(path, grid, *, scheduler=None, workers=None, threads=1):
         with files.atomic(place) as partial:
             partial.write_text(text, "utf8")
 
-    sweeps._run(places, done, keep, scheduler, workers, threads)
+    sweeps.run_places(places, done, keep, scheduler, workers, threads)
     return list(places)
 
 

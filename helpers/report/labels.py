@@ -55,11 +55,11 @@ def counted(cells):
 def equations(cells):
     """Return the numbers of a notebook's equations that have a label: dict of the label to "(2.1)"."""
     chapter = chapter_of(cells)
-    names = [found["label"] for cell in cells if said(cell) for found in EQUATION.finditer(cell.source)]
+    names = [found["label"] for cell in cells if is_prose(cell) for found in EQUATION.finditer(cell.source)]
     return {name: f"({chapter}{i})" for i, name in enumerate(filter(None, names), 1)}
 
 
-def said(cell):
+def is_prose(cell):
     """Return whether a cell is text: Markdown, or prose with numbers (prose.py)."""
     return cell.cell_type == "markdown" or cell.cell_type == "code" and cell.source.startswith("%%prosa")
 

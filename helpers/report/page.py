@@ -75,7 +75,7 @@ def plain(notebook):
 
 def _text_of(cell):
     """Return a cell of %%prosa that said something as a cell of Markdown, any other as it is."""
-    if cell.cell_type != "code" or not labels.said(cell) or any(out.output_type == "error" for out in cell.outputs):
+    if cell.cell_type != "code" or not labels.is_prose(cell) or any(out.output_type == "error" for out in cell.outputs):
         return cell
     told = [output.data["text/markdown"] for output in cell.outputs if "prosa" in output.get("metadata", {})]
     text = {"cell_type": "markdown", "metadata": cell.metadata, "source": "\n\n".join(told)}
@@ -226,7 +226,7 @@ class Page(Exporter):
 def html(notebook, name, folder):
     """Return an executed notebook as one HTML page. folder: where the pictures are that its text shows."""
     with tempfile.TemporaryDirectory() as scratch:
-        text = markdown(PageMarkdown(), notebook, Path(scratch))
+        text = as_markdown(PageMarkdown(), notebook, Path(scratch))
         return pandoc(text, "html5", header(scratch, "page.css"), *_notebook(scratch, name, folder),
                       "--toc", "--toc-depth=2", "--mathml", "--embed-resources", "--section-divs")
 
@@ -234,7 +234,7 @@ def html(notebook, name, folder):
 def pdf(notebook, name, folder):
     """Return an executed notebook as PDF; as for `html`."""
     with tempfile.TemporaryDirectory() as scratch:
-        text = markdown(PageMarkdown(), notebook, Path(scratch))
+        text = as_markdown(PageMarkdown(), notebook, Path(scratch))
         text = pandoc(text, "typst", *_notebook(scratch, name, folder), f"--template={PAGE / 'article.typ'}",
                       "--quiet")  # the HTML has told what it warns of
         return compiled(text, scratch)[0]
@@ -246,7 +246,7 @@ def _notebook(scratch, name, folder):
             "--metadata=reference-section-title:Referencias"]
 
 
-def markdown(exporter, notebook, folder):
+def as_markdown(exporter, notebook, folder):
     """Return a notebook as pandoc's Markdown, its pictures written to `folder`."""
     names = {"unique_key": "output", "output_files_dir": "files"}
     text, resources = exporter.from_notebook_node(notebook, names)
@@ -281,7 +281,7 @@ def compiled(text, folder, standards=()):
                                        pdf_standards=list(standards), timestamp=now)
 
 
-def write(path):
+def write_page(path):
     """Write the page of the executed notebook at `path` beside it, in HTML and PDF; return their paths.
 
     Raises ValueError for what is not a notebook executed to its end.
@@ -308,6 +308,6 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m helpers.report.page FILE.ipynb")
     try:
-        print("The page: " + " and ".join(map(str, write(sys.argv[1]))))
+        print("The page: " + " and ".join(map(str, write_page(sys.argv[1]))))
     except (ValueError, OSError) as error:
         sys.exit(f"The page was not written: {error}")

@@ -29,7 +29,7 @@ def grad_cam(model, x, class_index, layer=None, *, batch_size=128):
     nothing speaks for the class the map is zero. Raises ValueError for what does not fit.
     Selvaraju et al. 2019, doi:10.1007/s11263-019-01228-7.
     """
-    layers.by_name(model)  # raises for what is no Keras model
+    layers.parts_by_name(model)  # raises for what is no Keras model
     x, y = _checked(model, x, class_index)
     layer = default_layer(model, x) if layer is None else _known(model, layer, x)
     run = gradients.made_once(_cam, model, layer)
@@ -46,7 +46,7 @@ def convolutional(model, x=None):
     x: images, whose size decides that; None, for a model that says what it takes.
     """
     convolve = {name: [part for part in layers.flat(own) if isinstance(part, CONVOLUTIONS)]
-                for name, own in layers.by_name(model).items()}
+                for name, own in layers.parts_by_name(model).items()}
     for name, found in convolve.items():
         if any(part.data_format == "channels_first" for part in found):
             raise ValueError(f"layer {name} has its channels first, and maps are read with them last")
@@ -63,7 +63,7 @@ def default_layer(model, x=None):
 
     None that only pools, pads or moves its maps, and no model, but the layers inside. x: as `convolutional`.
     """
-    parts = layers.by_name(model)
+    parts = layers.parts_by_name(model)
     maps = [name for name in convolutional(model, x) if not isinstance(parts[name], (keras.Model, *MOVING))]
     if not maps:
         raise ValueError("the model has no convolutional layer that returns maps (N, h, w, channels) larger "

@@ -30,7 +30,7 @@ def instead(judged):
     return "\n\n".join(lines) or None
 
 
-def table(judged, drafts):
+def verdict_table(judged, drafts):
     """Return the table of verdicts as Markdown: what each draft said, what was found, the verdict.
 
     judged, drafts: of the same claims, Judged and Draft.

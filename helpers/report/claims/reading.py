@@ -24,7 +24,7 @@ def used(notebook):
     """Return the names of the claims that a notebook's cells name, in %%prosa or prose.verdicts, in order."""
     names = []
     for cell in notebook.cells:
-        if cell.cell_type == "code" and labels.said(cell):
+        if cell.cell_type == "code" and labels.is_prose(cell):
             names += cell.source.partition("\n")[0].split()[1:]
         elif cell.cell_type == "code":
             names += _of_verdicts(cell.source)
@@ -40,7 +40,7 @@ def faults(notebook, chapter):
     """
     known, names, lines = record.chapters().get(chapter, {}), used(notebook), []
     for cell in notebook.cells:
-        if cell.cell_type == "code" and labels.said(cell):
+        if cell.cell_type == "code" and labels.is_prose(cell):
             first, _, body = cell.source.partition("\n")
             begins = " ".join(body.split()[:8])
             if "{{" in body and len(first.split()) == 1:

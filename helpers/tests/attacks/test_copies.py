@@ -239,8 +239,8 @@ def test_layers_that_draw_without_a_seed_are_not_made_random(middle, name):
 def test_layers_inside_layers_are_random_and_what_was_measured_stays():
     model = _network(_time_distributed)
     name = layers.weighted(model)[0]
-    one, two = (layers.by_name(copies.redrawn(model, [name], seed=2))[name].get_weights() for _ in range(2))
-    assert all(map(np.array_equal, one, two)) and not np.allclose(one[0], layers.by_name(model)[name].get_weights()[0])
+    one, two = (layers.parts_by_name(copies.redrawn(model, [name], seed=2))[name].get_weights() for _ in range(2))
+    assert all(map(np.array_equal, one, two)) and not np.allclose(one[0], layers.parts_by_name(model)[name].get_weights()[0])
     inside = _network(lambda image: L.TimeDistributed(keras.Sequential([keras.Input((8, 3)), L.Normalization(
         mean=[0.4] * 3, variance=[0.1] * 3), L.Dense(4)]), name="wrapped")(image))
     norm, drawn = ([part for part in layers.flat(net) if isinstance(part, L.Normalization)][0]

@@ -41,7 +41,7 @@ def test_what_a_layer_returns_is_seen_and_nothing_is_left_behind():
     np.testing.assert_allclose(logits, model(x))
     first, inner = model.get_layer("c1"), model.get_layer("inner")
     np.testing.assert_allclose(maps, inner.get_layer("conv3")(first(x)), atol=1e-6)
-    assert not any("call" in vars(part) for part in layers.by_name(model).values())
+    assert not any("call" in vars(part) for part in layers.parts_by_name(model).values())
     with pytest.raises(ZeroDivisionError):
         with layers._watched([first]):
             1 / 0
@@ -111,7 +111,7 @@ def test_two_layers_of_one_name_are_refused():
             super().__init__()
             self.one, self.two = L.Dense(2, name="same"), L.Dense(2, name="same")
     with pytest.raises(ValueError, match="two layers of the model have the name same"):
-        layers.by_name(Twins())
+        layers.parts_by_name(Twins())
 
 
 SEEDS = {"set_random_seed", "np.random.seed", "numpy.random.seed", "random.seed", "tf.random.set_seed"}

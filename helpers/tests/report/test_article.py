@@ -290,7 +290,7 @@ def test_numbers_count_within_their_section_or_are_the_draft_s():
         cell(**{"label": "fig:a", "fig-cap": "A", "num": "6a"}), cell(**{"label": "fig:b", "fig-cap": "B"}),
         nbformat.v4.new_markdown_cell("# Más {.appendix}\n\n## Aún más {#sec:mas}\n\n# Fin {.unnumbered}\n\n@sec:mas"),
         cell(**{"label": "tbl:t", "tbl-cap": "T"})])
-    article.number(notebook)
+    article.number_parts(notebook)
     first, _, _, last, _ = notebook.cells
     assert "[figura\u00a02.1](#fig:b), [ecuación\u00a0(2)](#eq:c) y [sección\u00a02](#sec:dos)" in first.source
     assert "## [2.1]{.header-section-number} Dentro" in first.source and "[apéndice\u00a0A.1](#sec:mas)" in last.source

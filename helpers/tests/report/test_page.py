@@ -70,7 +70,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(path):
-    return report_page.write(path)
+    return report_page.write_page(path)
 
 
 def test_a_page_of_any_notebook_is_whole(path, written):
@@ -111,7 +111,7 @@ def test_what_did_not_run_to_its_end_has_no_page(change, message, tmp_path):
     change(notebook.cells[-2])
     nbformat.write(notebook, tmp_path / "mine.ipynb")
     with pytest.raises(ValueError, match=f"mine.ipynb.*{message}"):
-        report_page.write(tmp_path / "mine.ipynb")
+        report_page.write_page(tmp_path / "mine.ipynb")
     assert [p.name for p in tmp_path.iterdir()] == ["mine.ipynb"]
 
 
@@ -139,7 +139,7 @@ def test_markdown_closes_what_it_opens(text, open_at):
 def test_every_reference_of_a_notebook_is_to_a_label_of_its_own_or_of_another():
     for path in parameters.NOTEBOOKS.glob("[0-9]*.ipynb"):
         cells = nbformat.read(path, 4).cells
-        texts = [cell.source for cell in cells if labels.said(cell)]
+        texts = [cell.source for cell in cells if labels.is_prose(cell)]
         texts += [str(options.get(f"{kind}-cap")) for _, kind, options, _ in labels.counted(cells)]
         told = {found[1] for text in texts for found in labels.REFERENCE.finditer(text)}
         assert told <= labels.known().keys(), path

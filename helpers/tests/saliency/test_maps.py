@@ -136,9 +136,9 @@ def test_the_cascade_goes_into_models_inside():
     assert saliency.count_layers(model) == 4
     names = ["logits", "inner/bn", "inner/conv", "c1"]
     for count in range(5):
-        copy = layers.by_name(saliency.randomised(model, count, seed=1))
+        copy = layers.parts_by_name(saliency.randomised(model, count, seed=1))
         changed = [name for name in names if any(not np.array_equal(a, b) for a, b in zip(
-            layers.by_name(model)[name].get_weights(), copy[name].get_weights(), strict=True))]
+            layers.parts_by_name(model)[name].get_weights(), copy[name].get_weights(), strict=True))]
         assert changed == names[:count]
 
 
@@ -269,7 +269,7 @@ def test_grad_cam_of_models_of_every_kind(kind, model, name):
         np.testing.assert_allclose(saliency.grad_cam(model, x, c, name), expected, atol=1e-6)
     with pytest.raises(ValueError, match=f"layer must be one of the convolutional {name}.*got 'nowhere'"):
         saliency.grad_cam(model, x, 0, "nowhere")
-    assert "call" not in vars(layers.by_name(model)[name])  # as it was
+    assert "call" not in vars(layers.parts_by_name(model)[name])  # as it was
 
 
 @pytest.mark.parametrize("layer", [keras.layers.SeparableConv2D(3, 3, name="only"), keras.layers.DepthwiseConv2D(3, name="only"),
