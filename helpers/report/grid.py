@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from helpers.artifacts import files, paths, store, sweeps
-from helpers.report import parameters as report_parameters
+from helpers.report import parameters
 
 FOLDER = paths.ROOT / "notebooks" / "executed" / "sweep"
 
@@ -25,7 +25,7 @@ def run_notebooks(path, grid, *, scheduler=None, workers=None, threads=1):
     """
     path = Path(path)
     known = os.path.relpath(path, paths.ROOT)
-    places = {target(path, point): sweeps.Job(path.stem, run_point, {"path": known, "parameters": point})
+    places = {target(path, point): sweeps.Job(path.stem, run_point, {"path": known, "point": point})
               for point in grid_points(path, grid)}
     oldest = max(path.stat().st_mtime, store.fresh_since())
 
@@ -52,7 +52,7 @@ def grid_points(path, grid):
         raise ValueError(f"a grid must hold numbers, texts, true, false, null and lists, got {grid!r}") from error
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for point in points:
-        report_parameters.check_given(path, point)
+        parameters.check_given(path, point)
     return points
 
 
@@ -62,20 +62,20 @@ def target(path, point):
     return FOLDER / f"{path.stem}-{words[:100]}-{store.digest(point)}.ipynb"
 
 
-def run_point(path, parameters):
-    """Execute the notebook at `path`, relative to the project, with papermill; return its text.
+def run_point(path, point):
+    """Execute the notebook at `path`, relative to the project, at one point of a grid; return its text.
 
     Raises RuntimeError where it fails: papermill's last line first, then those before.
     """
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder, "parameters.yaml"), Path(folder, "executed.ipynb")
-        given.write_text(yaml.safe_dump(parameters), "utf8")
+        given.write_text(yaml.safe_dump(point), "utf8")
         done = subprocess.run([sys.executable, "-m", "papermill", "-k", "python3", "--no-progress-bar",
                                "-f", given, paths.ROOT / path, result],
                               cwd=paths.ROOT, capture_output=True, text=True)
         if done.returncode:
             said = done.stderr.rstrip()[-3000:]
-            raise RuntimeError(f"{said.rpartition(chr(10))[2]} ({path} with {parameters})\n{said}")
+            raise RuntimeError(f"{said.rpartition(chr(10))[2]} ({path} with {point})\n{said}")
         return result.read_text("utf8")
 
 
@@ -85,7 +85,7 @@ def main():
     if not (path and grid):
         raise ValueError("a sweep needs NOTEBOOK=notebooks/….ipynb and GRID=….yaml, "
                          "a list of values for each parameter")
-    points = report_parameters.read_yaml(grid)
+    points = parameters.read_yaml(grid)
     for result in run_notebooks(path, points, **sweeps.where()):
         print(os.path.relpath(result))
 

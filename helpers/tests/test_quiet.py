@@ -20,7 +20,7 @@ def test_the_filter_knows_lines_by_name_and_lets_all_others_through():
             "E0000 00:00:1.2 7 cuda_platform.cc:52] failed call to cuInit: INTERNAL: UNKNOWN ERROR (303)"]
     kept = ["E0000 00:00:1.2 7 cuda_platform.cc:52] failed call to cuInit: CUDA_ERROR_OUT_OF_MEMORY",
             "F0000 cpu_feature_guard.cc] The TensorFlow library was compiled to use AVX instructions", "ñ, mine"]
-    done = _run("import os, sys\nfrom helpers import quiet\nwith quiet.filtered():\n"
+    done = _run("import os, sys\nfrom helpers import quiet\nwith quiet.without_noise():\n"
                 "    for line in sys.argv[1:]: os.write(2, line.encode() + b'\\n')\n"
                 "os.write(2, sys.argv[1].encode())".replace("sys.argv[1:]", repr(said + kept)).replace(
                     "sys.argv[1]", repr(said[0])))
@@ -29,10 +29,10 @@ def test_the_filter_knows_lines_by_name_and_lets_all_others_through():
 
 @pytest.mark.parametrize("end", ["os.abort()", "os._exit(3)", "raise OSError('last')"])
 def test_what_is_said_last_before_a_crash_is_seen(end):
-    done = _run(f"import os\nfrom helpers import quiet\nwith quiet.filtered():\n    os.write(2, b'why')\n    {end}")
+    done = _run(f"import os\nfrom helpers import quiet\nwith quiet.without_noise():\n    os.write(2, b'why')\n    {end}")
     assert done.returncode and done.stderr.startswith("why") and ("last" in done.stderr) == ("last" in end)
 
 
 def test_a_process_without_standard_error_goes_on():
-    done = _run("import os\nos.close(2)\nfrom helpers import quiet\nwith quiet.filtered(): print('done')")
+    done = _run("import os\nos.close(2)\nfrom helpers import quiet\nwith quiet.without_noise(): print('done')")
     assert (done.returncode, done.stdout) == (0, "done\n")
