@@ -17,6 +17,7 @@ REPORTING := appendix article execute explorer page
 APART     := artifacts/progress datasets/download lock quiet study/verify $(REPORTING:%=report/%)
 CODE      := $(filter-out $(APART:%=helpers/%.py) helpers/tests/% helpers/bench/%, $(wildcard helpers/*.py helpers/*/*.py helpers/*/*/*.py))
 PAGE      := $(filter-out helpers/report/templates/article.% helpers/report/templates/explorer.%, $(wildcard helpers/report/templates/*))
+WORDS     := helpers/report/templates/words.csl notebooks/references.bib
 STARTED   := $(EXECUTED)/.fresh-since
 BEGUN     := $(shell date +%s)
 
@@ -129,7 +130,7 @@ $(EXECUTED)/04_defensa_jpeg.ipynb: $(EXECUTED)/03_ataques.ipynb
 $(EXECUTED)/05_transferencia.ipynb: $(EXECUTED)/03_ataques.ipynb
 $(EXECUTED)/07_saliencia.ipynb: $(EXECUTED)/03_ataques.ipynb
 
-$(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(STALE) | $(READY)
+$(EXECUTED)/%.ipynb: notebooks/%.ipynb notebooks/$(PROFILE).yaml $(CODE) $(WORDS) $(STALE) | $(READY)
 	@$(RUN) helpers.report.execute notebooks/$(PROFILE).yaml $< $@
 
 notebooks/%.yaml:  # asked for where it is not there

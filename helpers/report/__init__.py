@@ -1,7 +1,10 @@
-"""All that a reader sees, in Spanish: numbers and prose, the parameters of notebooks, figures, pages.
+"""All that a reader sees, in Spanish: prose and its claims, numbers, tables, figures, pages.
 
-`parameters` checks what a notebook is given, `execute` runs it, `grid` runs it many times, `text` writes numbers and
-tables, `page` makes a notebook a page, `article` and `appendix` the report, `explorer` the page with sliders.
+`prose` fills in the numbers of %%prosa and holds `claims` against them; `text` writes numbers, `tables` the chapters'
+tables; `parameters` checks what a notebook is given, `execute` runs it, `grid` runs it many times; `page` makes a
+notebook a page, `article` and `appendix` the report, `explorer` the page with sliders.
 """
 
-__all__ = ["appendix", "article", "execute", "explorer", "figures", "grid", "page", "parameters", "text"]
+__all__ = [
+    "appendix", "article", "claims", "execute", "explorer", "figures", "grid", "page", "parameters", "prose",
+    "tables", "text"]

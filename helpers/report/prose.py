@@ -15,7 +15,7 @@ from IPython import get_ipython
 from IPython.display import display
 
 from helpers.artifacts import progress
-from helpers.report import citations, filling, labels
+from helpers.report import citations, figures, filling, labels, parameters
 from helpers.report.claims import judging, record
 
 _shown = [0]  # how many outputs the running cell has displayed
@@ -45,6 +45,16 @@ def install(notebook=None):
     if hasattr(publisher, "register_hook"):  # a kernel's, and not a terminal's
         publisher.unregister_hook(_count)
         publisher.register_hook(_count)
+
+
+def start(namespace, **allowed):
+    """Begin a notebook: check its parameters (see `parameters.check`), set the figures' style, and `install`.
+
+    namespace: the notebook's globals().
+    """
+    parameters.check(namespace, **allowed)
+    figures.style()
+    install()
 
 
 def prosa(line, cell):

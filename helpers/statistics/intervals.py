@@ -1,6 +1,15 @@
 """Estimates with their uncertainty: intervals of proportions and of resampled statistics."""
+from typing import NamedTuple
+
 import numpy as np
 from scipy.stats import binomtest
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval."""
+    value: float
+    low: float
+    high: float
 
 
 def interval(correct, n):
@@ -13,6 +22,18 @@ def interval(correct, n):
 def share(right):
     """Return the share of true ones in (N,) booleans and its `interval`: an array (3,), of NaN where N = 0."""
     return np.array([right.mean(), *interval(right.sum(), len(right))]) if len(right) else np.full(3, np.nan)
+
+
+def proportion(right):
+    """Return the Estimate (Wilson) of the share of true ones in booleans (N,), N >= 1."""
+    return Estimate(float(np.mean(right)), *map(float, interval(np.sum(right), len(right))))
+
+
+def paired(one, two, repeats=1000, seed=0):
+    """Return the Estimate of the mean of one - two, of the same images (N,) each, resampling images."""
+    difference = np.asarray(one, float) - np.asarray(two, float)
+    low, high = bootstrap(np.mean, difference, repeats=repeats, seed=seed)
+    return Estimate(float(difference.mean()), float(low), float(high))
 
 
 def bootstrap(statistic, *arrays, repeats=1000, seed=0):

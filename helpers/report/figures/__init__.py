@@ -3,18 +3,23 @@ from helpers.report.figures.attacks import (
     accuracy_curve, chance, class_grid, cumulative, growth, ladder, matrix, perturbation, radius_axis)
 from helpers.report.figures.common import (
     COLORS, HALF, LINES, MARKERS, WIDTH, architecture, class_counts, confusion, decorate, image, image_grid,
-    learning_curve, log_axis, margin_density, percent_axis, probability_bars, reliability, row_labels, style)
+    learning_curve, log_axis, margin_density, percent_axis, probability_bars, reliability, row_labels, show, style)
 from helpers.report.figures.frequency import RADIAL, bode, by_ring, frequency_plane, phase, radial_axis, shade
+from helpers.report.figures.images import class_rows, distances, misclassified
 from helpers.report.figures.jpeg import (
     agreement, before_and_after, coefficients, colour_plane, curves_by_quality, dct_axes, map_of_decibels,
     quality_curve, quality_label, quality_style, spectrum, table)
+from helpers.report.figures.networks import (
+    architectures, confusions, learning_curves, margins, reliabilities, surest_errors)
 from helpers.report.figures.saliency import before_after, dots, overlay, signed, similarity
 
 __all__ = [
     "COLORS", "HALF", "LINES", "MARKERS", "RADIAL", "WIDTH", "accuracy_curve", "agreement", "architecture",
-    "before_after", "before_and_after", "bode", "by_ring", "chance", "class_counts", "class_grid",
-    "coefficients", "colour_plane", "confusion", "cumulative", "curves_by_quality", "dct_axes", "decorate",
-    "dots", "frequency_plane", "growth", "image", "image_grid", "ladder", "learning_curve", "log_axis",
-    "map_of_decibels", "margin_density", "matrix", "overlay", "percent_axis", "perturbation", "phase",
-    "probability_bars", "quality_curve", "quality_label", "quality_style", "radial_axis", "radius_axis",
-    "reliability", "row_labels", "shade", "signed", "similarity", "spectrum", "style", "table"]
+    "architectures", "before_after", "before_and_after", "bode", "by_ring", "chance", "class_counts",
+    "class_grid", "class_rows", "coefficients", "colour_plane", "confusion", "confusions", "cumulative",
+    "curves_by_quality", "dct_axes", "decorate", "distances", "dots", "frequency_plane", "growth", "image",
+    "image_grid", "ladder", "learning_curve", "learning_curves", "log_axis", "map_of_decibels",
+    "margin_density", "margins", "matrix", "misclassified", "overlay", "percent_axis", "perturbation",
+    "phase", "probability_bars", "quality_curve", "quality_label", "quality_style", "radial_axis",
+    "radius_axis", "reliabilities", "reliability", "row_labels", "shade", "show", "signed", "similarity",
+    "spectrum", "style", "surest_errors", "table"]

@@ -5,6 +5,7 @@ As in plots.py, functions take data and axes, draw, and return the axes.
 import matplotlib.pyplot as plt
 import numpy as np
 
+from helpers import datasets
 from helpers.report import text
 from helpers.report.figures import common
 
@@ -43,15 +44,15 @@ def accuracy_curve(eps, correct, ax, kind, label=None, interval=None):
 def radius_axis(ax, eps, dataset, norm, narrow=False):
     """Make the abscissa the radius, so that both its small and its great values are seen; return ax.
 
-    narrow: fewer ticks, for axes of a quarter of the width.
+    dataset: its name, by whose unit radii in L-infinity are written. narrow: fewer ticks, for axes of a quarter of the width.
     """
     smallest = min(e for e in eps if e > 0)
     ax.set_xscale("symlog", linthresh=2 * smallest, linscale=0.5)
-    if norm == np.inf and dataset == "cifar10":
-        ticks = [e for e in eps if e == 0 or e == 0.5 or np.isclose(255 * e, (1, 4, 16)).any()]
-        labels = [text.radius(dataset, e).replace("/255", "") for e in ticks]
-        labels[-1] = "127.5"
-        name = "$\\varepsilon$ en $L_\\infty$ (× 1/255)"
+    unit = datasets.record(dataset).radius_unit
+    if norm == np.inf and unit > 1:
+        ticks = [e for e in eps if e in (0, 0.5) or np.isclose(unit * e, (1, 4, 16)).any()]
+        labels = [text.number(unit * e, 1 if e == 0.5 else 0) for e in ticks]
+        name = f"$\\varepsilon$ en $L_\\infty$ (× 1/{unit})"
     else:
         chosen = (0, 3) if narrow else (0, 1, 3, 5, 7)
         ticks = [e for i, e in enumerate(eps) if i in chosen or e == max(eps)]
@@ -73,11 +74,12 @@ def chance(ax, level, grey=None):
 
 
 def class_grid(images, names, width=common.WIDTH):
-    """Draw a 10 × 10 grid of images: row for the true class, column for the target; return the axes.
+    """Draw a grid of images: row for the true class, column for the target; return the axes, (K, K).
 
-    images: (10, 10, H, W, C), None where there is none. The diagonal, the originals, is framed.
+    images: (K, K, H, W, C) of K classes, None where there is none. names: of the classes. The diagonal, the
+    originals, is framed.
     """
-    fig, axes = plt.subplots(10, 10, figsize=(width, width))
+    fig, axes = plt.subplots(len(names), len(names), figsize=(width, width))
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     for i, row in enumerate(axes):
         for j, ax in enumerate(row):

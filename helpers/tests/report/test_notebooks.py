@@ -21,8 +21,21 @@ def path(request):
     return request.param
 
 
+@pytest.fixture(params=[path for path in NOTEBOOKS if "%%prosa" in path.read_text("utf8")],
+                ids=lambda path: path.stem)
+def converted(request):
+    """A chapter whose prose stands in %%prosa, of which more is asked."""
+    return request.param
+
+
 def _code_cells(path):
-    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    """Return the cells of Python; those of prose are none."""
+    return [cell for cell in nbformat.read(path, 4).cells
+            if cell.cell_type == "code" and not cell.source.startswith("%%prosa")]
+
+
+def _parsed(cell):
+    return ast.parse(page.split_options(cell.source)[1])
 
 
 def test_no_outputs(path):
@@ -37,16 +50,48 @@ def test_one_parameters_cell_of_literals(path):
         assert "#" in line, f"{line} does not tell its unit or meaning"
 
 
-def test_cells_are_short(path):
-    lengths = [len(page.split_options(cell.source)[1].splitlines()) for cell in _code_cells(path)]
-    assert max(lengths) <= 25
-    assert statistics.median(lengths) <= 10
+def sentences(cell):
+    """Return the texts of a code cell that are sentences, or their pieces: four words in a row."""
+    texts = [node.value for node in ast.walk(_parsed(cell)) if isinstance(node, ast.Constant)
+             and isinstance(node.value, str)]
+    return [text for text in texts if page.re.search(r"(?:[^\W\d]+ +){3}[^\W\d]+", text)]
+
+
+def test_code_glues_no_sentence_together(converted):
+    assert [found for cell in _code_cells(converted) for found in sentences(cell)] == []
+
+
+def test_a_glued_sentence_is_found():
+    cell = nbformat.v4.new_code_cell("#| fig-cap: Lo que se ve en la figura\ntext.say(f'La red acierta en "
+                                     "todas {n}')")
+    assert sentences(cell) == ["La red acierta en todas "]
+    assert sentences(nbformat.v4.new_code_cell("figures.decorate(ax, 'distancia $L_2$', 'imágenes')")) == []
+
+
+def test_a_function_is_defined_only_where_the_text_teaches_it(converted):
+    for cell in _code_cells(converted):
+        defined = [node.name for node in ast.walk(_parsed(cell))
+                   if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        assert not defined or "taught" in cell.metadata.get(
+            "tags", []), f"{defined}: tag the cell as taught, or move it"
+
+
+def test_code_cells_are_short_and_their_lines_fit(converted):
+    cells = _code_cells(converted)
+    lengths = [len(page.split_options(cell.source)[1].splitlines()) for cell in cells]
+    assert statistics.median(lengths) <= 4 and max(lengths) <= 20
+    assert [line for cell in cells for line in cell.source.splitlines() if len(line) > 110] == []
+
+
+def test_the_first_cell_imports_at_most_six_names(converted):
+    imported = [name for node in _parsed(_code_cells(converted)[0]).body for name in node.names]
+    assert 0 < len(imported) <= 6
 
 
 def test_every_figure_is_described(path):
     for cell in _code_cells(path):
         options, code = page.split_options(cell.source)
-        if "plt.show()" in code:
+        if "plt.show()" in code or "figures.show()" in code:
             assert {"label", "fig-cap", "fig-alt"} <= options.keys(), code
 
 
@@ -58,9 +103,11 @@ def test_no_path_tricks(path):
 def test_helpers_comes_before_tensorflow(path):
     code = "\n".join(page.split_options(cell.source)[1] for cell in _code_cells(path))
     imports = [node for node in ast.parse(code).body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    roots = [(node.names[0].name if isinstance(node, ast.Import) else node.module).split(".")[0] for node in imports]
+    roots = [(node.names[0].name if isinstance(node, ast.Import) else node.module).split(".")[0]
+             for node in imports]
     late = [name for name in ("tensorflow", "keras", "cleverhans") if name in roots]
-    assert all(roots.index("helpers") < roots.index(name) for name in late)  # which sets how TensorFlow is loaded
+    # which sets how TensorFlow is loaded
+    assert all(roots.index("helpers") < roots.index(name) for name in late)
 
 
 def test_profiles(path):

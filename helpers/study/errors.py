@@ -1,0 +1,135 @@
+"""In what networks err, and how sure they are: confusions, calibration, and margins beyond float32's gradient.
+
+logits: (N, classes); y: the true labels, (N,).
+"""
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
+from helpers import datasets
+from helpers.attacks import gradients
+from helpers.statistics import intervals
+from helpers.study import accuracy
+
+# Beyond this margin, with one rival of importance, 1 - p_y of the true class rounds to 0 in float32: 2^-24.
+VANISHING = 24 * np.log(2)
+
+
+class Confused(NamedTuple):
+    """The pair of classes that are taken for one another most often: how often, of how many errors and images.
+
+    named: the pair in words, as the data set names its classes.
+    """
+    pair: tuple
+    named: str
+    count: int
+    errors: int
+    n: int
+
+
+class Reported(NamedTuple):
+    """An error rate that a paper reports of a network, an Estimate of ours, and the citation's key and locator."""
+    recipe: object
+    theirs: float
+    ours: intervals.Estimate
+    source: str
+
+
+class Calibration(NamedTuple):
+    """The expected calibration error (an Estimate over images), the mean confidence, and the accuracy."""
+    error: intervals.Estimate
+    confidence: float
+    accuracy: float
+
+
+def wrong(logits, y):
+    """Return the indices of the images that are misclassified, in order."""
+    return np.flatnonzero(logits.argmax(axis=1) != y)
+
+
+def surest(logits, y, count):
+    """Return the indices of `count` misclassified images, at most, of the greatest probability, falling."""
+    found = wrong(logits, y)
+    return found[np.argsort(-accuracy.probabilities(logits)[found].max(axis=1), kind="stable")[:count]]
+
+
+def confusion(logits, y):
+    """Return the confusion matrix, counts (classes, classes): the true class in rows, the answer in columns."""
+    return confusion_matrix(y, logits.argmax(axis=1), labels=range(logits.shape[1]))
+
+
+def confused(measured):
+    """Return the Confused of networks, by data set and architecture: {data set: {architecture: Confused}}.
+
+    measured: dict of Recipe to (logits, y).
+    """
+    return by_name({recipe: most_confused(*answers, datasets.record(recipe.dataset).class_names)
+                    for recipe, answers in measured.items()})
+
+
+def most_confused(logits, y, names):
+    """Return the Confused of these answers; with no error, of the classes 0 and 1 and a count of 0.
+
+    names: of the classes, each with its Spanish name `es`.
+    """
+    matrix = confusion(logits, y)
+    both = np.triu(matrix + matrix.T, 1)
+    one, other = map(int, np.unravel_index(both.argmax(), both.shape)) if both.any() else (0, 1)
+    return Confused((one, other), f"{names[one].es} con {names[other].es}", int(both[one, other]),
+                    int(matrix.sum() - np.trace(matrix)), len(y))
+
+
+def by_name(found):
+    """Return a dict of Recipe to anything as {data set: {architecture: anything}}, with {} for other data sets."""
+    return {name: {recipe.architecture: one for recipe, one in found.items() if recipe.dataset == name}
+            for name in datasets.NAMES}
+
+
+def calibration(logits, y, repeats=200):
+    """Return the Calibration of these answers; the error's interval resamples images."""
+    error = accuracy.calibration_error(logits, y)
+    low, high = intervals.bootstrap(accuracy.calibration_error, logits, y, repeats=repeats)
+    return Calibration(intervals.Estimate(error, float(low), float(high)),
+                       float(accuracy.probabilities(logits).max(axis=1).mean()),
+                       float(np.mean(logits.argmax(axis=1) == y)))
+
+
+def vanishing(logits, y):
+    """Return the share of images whose margin is beyond VANISHING, an Estimate (Wilson)."""
+    return intervals.proportion(gradients.margins(logits, y) > VANISHING)
+
+
+def gain(better, worse):
+    """Return the difference of the accuracies of two networks on the same images, an Estimate that resamples images.
+
+    better, worse: (logits, y) of each. Raises ValueError unless their labels are the same.
+    """
+    if not np.array_equal(better[1], worse[1]):
+        raise ValueError(f"the networks must have answered to the same images, got {len(better[1])} and {len(worse[1])}")
+    one, two = (logits.argmax(axis=1) == y for logits, y in (better, worse))
+    return intervals.paired(one, two)
+
+
+def gains(measured, better, worse):
+    """Return the `gain` of one architecture over another by data set, for those where both were measured.
+
+    measured: dict of Recipe to (logits, y).
+    """
+    by = {(recipe.dataset, recipe.architecture): answers for recipe, answers in measured.items()}
+    return {name: gain(answers, by[name, worse]) for (name, built), answers in by.items()
+            if built == better and (name, worse) in by}
+
+
+def reported(measured):
+    """Return the Reported error of the first of these networks of which the data set's record knows one, or None.
+
+    measured: dict of Recipe to (logits, y). Only where all the test images were measured, as in the paper.
+    """
+    for recipe, (logits, y) in measured.items():
+        record = datasets.record(recipe.dataset)
+        known = record.published.errors.get(recipe.architecture) if record.published else None
+        if known and len(y) == record.full.test:
+            ours = intervals.proportion(logits.argmax(axis=1) != y)
+            return Reported(recipe, known[0], ours, known[1])
+    return None
