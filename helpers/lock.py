@@ -38,7 +38,8 @@ def resolved_versions(python, folder, constraints):
     subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
     done = subprocess.run(
         [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--dry-run", "--ignore-installed",
-         "--quiet", "--disable-pip-version-check", "--report", folder / "report.json", "-c", bound, "-r", given,
+         "--quiet", "--disable-pip-version-check", "--report", folder / "report.json", "-c", bound, "-r",
+         given,
          "-r", HELPERS / "bench" / "requirements.txt"], cwd=HELPERS.parent, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"pip finds no versions for {python}: {done.stderr.strip()[-2000:]}")

@@ -1,7 +1,7 @@
 """Where things lie: the one module that knows paths.
 
-`data/shipped` holds what comes with the project and is only read; what is made here goes to `data/made`. Both have a
-folder for each kind of artifact.
+`data/shipped` holds what comes with the project and is only read; what is made here goes to `data/made`. Both
+have a folder for each kind of artifact.
 """
 from pathlib import Path
 
@@ -9,11 +9,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data"
 SHIPPED = DATA / "shipped"
 MADE = DATA / "made"
-FOLDERS = {"network": "networks", "overfitting_run": "overfitting", "bench_run": "bench"}  # of kinds not named as theirs
+# These kinds have a folder that is not named as they are.
+FOLDERS = {"network": "networks", "overfitting_run": "overfitting", "bench_run": "bench"}
 
 
 def place(folder, filename):
-    """Return where an artifact of this file name lies in `folder`, SHIPPED or MADE: in the folder of its kind.
+    """Return where an artifact of this file name lies in `folder`, SHIPPED or MADE: by its kind.
 
     The kind is the name up to the first hyphen.
     """

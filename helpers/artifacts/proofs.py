@@ -2,10 +2,10 @@
 
 On another processor logits differ in the last bits. So an answer counts as the same where the kept one is the
 largest logit up to `rounding`. Where an attack ends may differ by more, since its steps follow the gradient's
-signs: there the kept answer may lie a tenth of the range of the logits below, and a few may be any (`agree`). With
-oneDNN's kernels for an older processor (ONEDNN_MAX_CPU_ISA=AVX2), 4 of 6,000 of our networks' answers under attack
-change, and at most 1 of 64 at one radius. Samples are drawn at random, hundreds of them for one report: a proof asks for
-what chance alone breaks once in a million (FALSE_ALARM).
+signs: there the kept answer may lie a tenth of the range of the logits below, and a few may be any (`agree`).
+With oneDNN's kernels for an older processor (ONEDNN_MAX_CPU_ISA=AVX2), 4 of 6,000 of our networks' answers
+under attack change, and at most 1 of 64 at one radius. Samples are drawn at random, hundreds of them for one
+report: a proof asks for what chance alone breaks once in a million (FALSE_ALARM).
 """
 import numpy as np
 import pandas as pd
@@ -54,8 +54,9 @@ def same_rows(table, expected):
 
 
 def agree(same, rate=0.01):
-    """Return whether these comparisons hold, but for so many as may fail by chance at this rate, and FALSE_ALARM.
+    """Return whether these comparisons hold, but for so many as may fail by chance at this rate.
 
+    A true artifact is refused with the chance FALSE_ALARM at most.
     One in 16 may always fail, and never more than one in four.
     """
     same = np.asarray(same, bool)

@@ -212,7 +212,8 @@ def keep(name, parameters, value, seconds, **more):
     Raises ValueError, before anything is written, for a value that its file would not give back.
     """
     _require_lasting(name, value)
-    path = paths.place(paths.MADE, _stem(name, parameters) + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
+    path = paths.place(paths.MADE,
+                       _stem(name, parameters) + (".csv" if isinstance(value, pd.DataFrame) else ".npz"))
     record = write(path, lambda partial: _save(partial, value), parameters, seconds, **more)
     note(path.name, "computed", record)
     return read(path)
@@ -260,7 +261,8 @@ def _find_larger(name, parameters, key):
     wanted, larger = as_kept(parameters), []
     if not isinstance(wanted[key], int):
         return None
-    for path in (path for folder in _folders() for path in paths.place(folder, name).parent.glob(f"{name}-*.json")):
+    for path in (path for folder in _folders()
+                 for path in paths.place(folder, name).parent.glob(f"{name}-*.json")):
         kept = read_record(path.with_suffix(""))["parameters"]
         if (kept.keys() == wanted.keys() and isinstance(kept[key], int) and kept[key] > wanted[key]
                 and kept | {key: wanted[key]} == wanted):
@@ -284,7 +286,7 @@ def read(path):
 
 
 def _require_lasting(name, value):
-    """Raise ValueError unless the file of `value` gives it back, without pickle; in tables, nothing for ""."""
+    """Raise ValueError unless the file of `value` gives it back without pickle; in tables, None for ""."""
     blank = lambda table: table.astype(object).mask(table.isna() | (table == ""), None)
     try:
         if isinstance(value, pd.DataFrame):
@@ -293,7 +295,8 @@ def _require_lasting(name, value):
             return
         kept = {key: np.asarray(entry).dtype for key, entry in value.items()}
         lost = [key for key, dtype in kept.items() if dtype.hasobject or dtype.kind not in "biufcSUmMV"
-                or type(key) is not str or key in ("file", "allow_pickle")]  # np.savez takes these two for itself
+                # np.savez takes the last two for itself.
+                or type(key) is not str or key in ("file", "allow_pickle")]
     except (AssertionError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a table or a dict of arrays that its file gives back, got "
                          f"{type(value).__name__}: {' '.join(str(error).split())[:300]}") from error

@@ -75,9 +75,10 @@ def local_workers(threads=1):
 
 
 def run_places(jobs, done, keep, scheduler, workers, threads):
-    """Run those of {place of the result: job} that are not done(place); keep(place, value, seconds) each at once.
+    """Run those of {place of the result: job} that are not done(place).
 
-    Shows progress and failures. Raises RuntimeError at the end, naming the jobs that failed.
+    keep(place, value, seconds): called for each as it finishes. Shows progress and failures. Raises
+    RuntimeError at the end, naming the jobs that failed.
     """
     left, failed = {place: job for place, job in jobs.items() if not done(place)}, []
     if not left:
@@ -94,12 +95,13 @@ def run_places(jobs, done, keep, scheduler, workers, threads):
                 error = refused.with_traceback(None)  # which is not the job's
                 error.__cause__ = None
             if error:
-                failed.append(f"{_named(jobs[place])}: {traceback.format_exception_only(error)[-1].splitlines()[0]}")
-                bar.write(f"{_named(jobs[place])} failed:\n{''.join(traceback.format_exception(error)).rstrip()}")
+                name, last = _named(jobs[place]), traceback.format_exception_only(error)[-1]
+                failed.append(f"{name}: {last.splitlines()[0]}")
+                bar.write(f"{name} failed:\n{''.join(traceback.format_exception(error)).rstrip()}")
             bar.update()
     if failed:
-        raise RuntimeError(f"{len(failed)} of {bar.total} jobs failed (their tracebacks are above); what has finished "
-                           "is kept, and another run goes on from it:\n" + "\n".join(failed))
+        raise RuntimeError(f"{len(failed)} of {bar.total} jobs failed (their tracebacks are above); what has "
+                           "finished is kept, and another run goes on from it:\n" + "\n".join(failed))
 
 
 def _finished(client, left, done, bar, own):
@@ -135,7 +137,7 @@ def _finished(client, left, done, bar, own):
 
 
 def _start(client, left, done, claims, running, ready, slots):
-    """Claim and submit jobs until `slots` run; return how many of those left another sweep has done meanwhile.
+    """Claim and submit jobs until `slots` run; return how many another sweep has done meanwhile.
 
     Few at a time, so that sweeps at once share the jobs.
     """
@@ -158,7 +160,7 @@ def _start(client, left, done, claims, running, ready, slots):
 
 
 def _slots(client, say, own):
-    """Return a function that gives how many jobs the cluster takes at a time; it says where there is no worker."""
+    """Return a function that gives how many jobs the cluster takes at a time, and tells if none works."""
     seen = told = time.monotonic()
 
     def slots():
@@ -181,7 +183,7 @@ def _slots(client, say, own):
 
 
 def _claim(place):
-    """Return the lock of a file beside a result, None where another sweep holds it; a dead process holds none."""
+    """Return the lock of a file beside a result, None where another sweep that lives holds it."""
     path = place.with_name(f".{place.name}.claim")
     path.parent.mkdir(parents=True, exist_ok=True)
     claim = open(path, "w")
@@ -192,7 +194,8 @@ def _claim(place):
     except (BlockingIOError, FileNotFoundError):  # held, or taken away by its holder a moment ago
         pass
     except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):  # a file system without locks: as if alone
+        # On a file system without locks it goes on as if alone.
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
             return claim
         raise
     claim.close()
@@ -230,7 +233,8 @@ def _client(scheduler, workers, threads, jobs):
     """Yield a client of the cluster at this address, or of one made here for as long as it is needed."""
     if scheduler:
         try:
-            resolve_address(scheduler)  # a Client would hold on to an address that is none, 20 s at the end too
+            # A Client would hold on to an address that is none, 20 s at the end too.
+            resolve_address(scheduler)
             client = Client(scheduler, timeout="10s", set_as_default=False)
         except (OSError, ValueError) as error:
             raise ValueError(f"no Dask scheduler answers at {scheduler!r}: {error}") from error
@@ -251,7 +255,10 @@ def _client(scheduler, workers, threads, jobs):
 
 
 def _local(workers):
-    """Return a cluster of this machine. Its log is silent: what fails in jobs and workers, `run_places` says."""
+    """Return a cluster of this machine.
+
+    Its log is silent: what fails in jobs and workers, `run_places` says.
+    """
     try:
         return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True,
                             dashboard_address="127.0.0.1:0", silence_logs="CRITICAL")

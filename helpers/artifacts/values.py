@@ -1,7 +1,7 @@
 """What a value may be, and the error that names it: the parameters of notebooks and of the study.
 
-A list of choices, each a value or again one of these; a range of integers; a tuple (low, high) of real numbers,
-ends included; Listed(what, least); FILE.
+A list of choices, each a value or again one of these; a range of integers; a tuple (low, high) of real
+numbers, ends included; Listed(what, least); FILE.
 """
 import math
 from pathlib import Path

@@ -45,7 +45,10 @@ PATIENCE = 100          # iterations after which, where nothing is found, the hi
 
 
 class _Task(NamedTuple):
-    """What all searches share. size: of an image's logits, (N,); sign: 1, or -1 if targeted; highest: the highest rate."""
+    """What all searches share.
+
+    size: of an image's logits, (N,); sign: 1, or -1 if targeted; highest: the highest rate.
+    """
     model: object
     x: np.ndarray
     y: np.ndarray
@@ -95,7 +98,7 @@ def carlini_wagner(model, x, y, *, targeted=False, confidence=0.0, learning_rate
 
 
 def _size(logits, y):
-    """Return the size of each image's logits, float32 (N,): the median of their distances from their median, or |F|.
+    """Return the size of each image's logits, float32 (N,): the median distance from their median, or |F|.
 
     An offset that they share does not count, nor does one that is far off, as of a class that is ruled out.
     """
@@ -193,7 +196,8 @@ def _advance(task, searches, iterations):
     state = ("w", "m", "v", "m_left", "v_left", "const", "best", "x_adv", "square", "value")
     images = searches["image"]
     follow = FOLLOW * np.cbrt(searches["rate"].astype(np.float64) / searches["top"])
-    parts = (task.x[images], task.y[images], searches["rivals"], task.size[images], _scale(task.size[images]), searches["rate"],
+    parts = (task.x[images], task.y[images], searches["rivals"], task.size[images],
+             _scale(task.size[images]), searches["rate"],
              follow.astype(np.float32), *(searches[name] for name in state))
     step = 4 if task.x[0].size % 4 == 0 else gradients.ROWS
     results = run(*(tf.constant(gradients.filled(part, step)) for part in parts),

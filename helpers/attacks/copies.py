@@ -36,7 +36,7 @@ def copy(model, dtype=None):
 
 
 def redrawn(model, names, seed):
-    """Return a copy whose layers of these names (`layers.parts_by_name`) are as before training, drawn by seed.
+    """Return a copy whose layers of these names (layers.parts_by_name) are untrained, drawn by seed.
 
     Their weights are those that Keras draws after keras.utils.set_random_seed(seed) where a process does
     nothing else, but no global state is set. What a normalisation has measured stays. Raises ValueError as
@@ -53,8 +53,8 @@ def redrawn(model, names, seed):
             one, two = map(own_weights, new)
             if not all(np.array_equal(one[key], two[key]) for key in one):
                 raise ValueError(f"layer {name} cannot be made random by a seed: its class "
-                                 f"{type(own).__name__} draws its first weights by an initializer that is not in "
-                                 "its configuration")
+                                 f"{type(own).__name__} draws its first weights by an initializer that is "
+                                 "not in its configuration")
             if not isinstance(own, keras.layers.Normalization):
                 own.load_own_variables(one)
     return twin

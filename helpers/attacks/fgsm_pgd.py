@@ -106,9 +106,11 @@ def linf(difference):
 def _unit_steps(model, x, y, norm, targeted, loss, batch_size):
     """Return FGSM's step of norm 1 for each image, (N, H, W, C)."""
     steps, sign = np.empty_like(x), tf.constant(-1.0 if targeted else 1.0)
-    run, fine, answer = gradients.made_once(_direction, model, loss, norm), np.empty(len(x), bool), np.empty(len(x), int)
+    run = gradients.made_once(_direction, model, loss, norm)
+    fine, answer = np.empty(len(x), bool), np.empty(len(x), int)
     for rows, images, labels in gradients.batches(batch_size, x, y, description="FGSM"):
-        logits, step, finite = (result.numpy()[:rows.stop - rows.start] for result in run(images, labels, sign))
+        logits, step, finite = (result.numpy()[:rows.stop - rows.start]
+                                for result in run(images, labels, sign))
         if targeted:
             gradients.checked_targets(logits, y[rows])
         steps[rows], fine[rows], answer[rows] = step, finite, logits.argmax(axis=1)
@@ -118,7 +120,7 @@ def _unit_steps(model, x, y, norm, targeted, loss, batch_size):
 
 
 def _direction(model, loss, norm):
-    """Return the compiled (x, y, sign) -> (logits, the step of norm 1 that raises sign · loss, whether finite)."""
+    """Return the compiled (x, y, sign) -> (logits, step of norm 1 that raises sign · loss, if finite)."""
     return gradients.compile(_directed, gradients.function(model, loss), norm)
 
 
@@ -206,7 +208,10 @@ def _check_norm(norm):
 
 
 def checked_step(name, value, norm, shape):
-    """Return a step's length as a float; raise ValueError, naming it, where it would cross the box more than twice."""
+    """Return a step's length as a float.
+
+    Raises ValueError, naming it, where it would cross the box more than twice.
+    """
     return 2 * checked_eps(name, checked_eps(name, value) / 2, norm=norm, shape=shape)
 
 

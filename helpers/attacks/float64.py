@@ -13,8 +13,8 @@ def wide_copy(model):
 def wide_fgsm(model, x, y, *, eps, norm=np.inf):
     """Return attacks.fgsm's images, float32, with the gradient of the cross-entropy in float64.
 
-    model: `wide_copy` of a network, or any callable from float64 images to float64 logits. Raises ValueError for
-    what does not fit, and where the gradient is not finite; warns, as attacks.fgsm, of one that is zero.
+    model: `wide_copy` of a network, or any callable from float64 images to float64 logits. Raises ValueError
+    for what does not fit, and where the gradient is not finite; warns, as attacks.fgsm, of one that is zero.
     """
     x, y = _checked(model, x, y)
     if norm not in fgsm_pgd.NORMS:

@@ -11,8 +11,9 @@ The first two are compiled, once for each model and loss, for batches of any siz
 besides their images must be TensorFlow's (variables, tensors): a Python attribute and NumPy's random
 numbers are frozen by compiling. `checked` and `logits` ask the model, each time and not compiled, for the
 images by which it was met, and refuse it where what was compiled does not follow; and they refuse
-probabilities, logits or gradients that are not finite, and answers that depend on the images beside. Where the gradient is
-zero, an attack warns (ZeroGradient), and so does the door where the model is random (RandomAnswers).
+probabilities, logits or gradients that are not finite, and answers that depend on the images beside. Where
+the gradient is zero, an attack warns (ZeroGradient), and so does the door where the model is random
+(RandomAnswers).
 """
 import functools
 import warnings
@@ -29,7 +30,7 @@ MOST_ZERO = 0.1  # share of images without a gradient, from which on an attack w
 
 
 class RandomAnswers(UserWarning):
-    """A model answers at random: what an attack finds, it has found at some draws, and need not hold at others."""
+    """A model answers at random: what an attack finds at some draws need not hold at others."""
 
 
 class ZeroGradient(UserWarning):
@@ -89,9 +90,9 @@ def checked(model, x, y, loss="margin", *, gradient=True):
         raise ValueError(f"y must hold integers, got dtype {y.dtype}")
     seen = _met(model, x)
     if gradient and seen.hindrance:
-        raise ValueError(f"no gradient passes through the model to its images ({seen.hindrance}): an attack that follows "
-                         "it would fail, and the model only look robust. Give it in TensorFlow's operations, or attack "
-                         "it by Square, which only asks")
+        raise ValueError(f"no gradient passes through the model to its images ({seen.hindrance}): an attack "
+                         "that follows it would fail, and the model only look robust. Give it in "
+                         "TensorFlow's operations, or attack it by Square, which only asks")
     if y.min() < 0 or y.max() >= seen.classes:
         wrong = y[(y < 0) | (y >= seen.classes)][0]
         raise ValueError(f"labels must be in 0..{seen.classes - 1}, got {wrong}")
@@ -141,7 +142,10 @@ def logits(model, x, batch_size=256):
 
 
 def ask(answer, x, batch_size=256):
-    """Return the logits that `answer`, of `answering`, gives for images x; raise ValueError where not finite."""
+    """Return the logits that `answer`, of `answering`, gives for images x.
+
+    Raises ValueError where not finite.
+    """
     found = np.concatenate([answer(batch)[:rows.stop - rows.start].numpy()
                             for rows, batch in batches(batch_size, x)])
     check_finite(np.isfinite(found).all(axis=1), "logits")
@@ -149,9 +153,10 @@ def ask(answer, x, batch_size=256):
 
 
 def answering(model, x):
-    """Return the function from a tensor of images to logits: compiled, or the model itself where it cannot be.
+    """Return the function from a tensor of images to logits: compiled, or the model where it cannot be.
 
-    x: the images to come, by some of which the model is checked. Raises ValueError where it is none (see above).
+    x: the images to come, by some of which the model is checked. Raises ValueError where it is none (see
+    above).
     """
     return made_once(_forward, model, _met(model, x).compiled)
 
@@ -188,8 +193,8 @@ def warn_of_zeros(zero, loss="loss"):
     """Warn, with their share, where the gradient of many images is zero; zero: bool (N,)."""
     share = np.mean(zero)
     if share > MOST_ZERO:
-        warnings.warn(f"the gradient of the {loss} is exactly zero on {100 * share:.0f} % of {len(zero)} images, "
-                      "which the attack therefore leaves: it is masked, and they only look robust",
+        warnings.warn(f"the gradient of the {loss} is exactly zero on {100 * share:.0f} % of {len(zero)} "
+                      "images, which the attack therefore leaves: it is masked, and they only look robust",
                       ZeroGradient, stacklevel=3)
 
 
@@ -235,7 +240,7 @@ _made = {}
 
 
 class _Seen(NamedTuple):
-    """What the door has seen of a model: its classes, whether it can be compiled, why it has no gradient, and a sample.
+    """What the door has seen of a model: its classes, whether it compiles, why it has no gradient, a sample.
 
     sample: the images by which it was met; answer: its logits then, not compiled, kept up to date.
     """
@@ -247,7 +252,10 @@ class _Seen(NamedTuple):
 
 
 def _met(model, x):
-    """Return the _Seen of a model for images x; raise ValueError where it is none, or not one and the same."""
+    """Return the _Seen of a model for images x.
+
+    Raises ValueError where it is none, or not one and the same.
+    """
     seen = made_once(_first_met, model, x.shape[1:], sample=filled(np.asarray(x[:ROWS], np.float32)))
     if seen.compiled:
         _check_same(model, seen)
@@ -278,15 +286,17 @@ def _first_met(model, shape, sample):
 
 
 def _check_company(model, sample, answers):
-    """Raise ValueError where the answer to an image depends on those beside it, and is not at random anyway."""
+    """Raise ValueError where the answer to an image depends on those beside it, and is not at random anyway.
+    """
     others = np.random.default_rng(0).random(sample.shape, np.float32)
     others[0] = sample[0]
     ask = _forward(model, False)
     beside = ask(tf.constant(others)).numpy()[:1]
     if _differ(answers[:1], beside).any() and not _differ(answers, ask(tf.constant(sample)).numpy()).any():
         raise ValueError("the model's answer to an image depends on the images beside it, by up to "
-                         f"{_largest(answers[:1] - beside):.2g} in a logit, so that what is attacked in a batch need not hold "
-                         "alone: batch normalisation must be in inference mode, and nothing may be taken over the batch")
+                         f"{_largest(answers[:1] - beside):.2g} in a logit, so that what is attacked in a "
+                         "batch need not hold alone: batch normalisation must be in inference mode, and "
+                         "nothing may be taken over the batch")
 
 
 def _check_compiled(model, sample, answers):
@@ -299,8 +309,9 @@ def _check_compiled(model, sample, answers):
     with np.errstate(invalid="ignore"):  # what is not finite is told elsewhere
         apart = np.abs(compiled - answers).max(axis=1) > 0.5 * _usual(answers)
     if apart.mean() > 0.25 and not _differ(answers, call(model, tf.constant(sample)).numpy()).any():
-        raise ValueError(f"the model answers otherwise when it is compiled, on {apart.sum()} of {len(apart)} images by up to "
-                         f"{_largest(compiled - answers):.2g} in a logit: it must not ask how, or on how many images, it is run")
+        raise ValueError(f"the model answers otherwise when it is compiled, on {apart.sum()} of {len(apart)} "
+                         f"images by up to {_largest(compiled - answers):.2g} in a logit: it must not ask "
+                         "how, or on how many images, it is run")
 
 
 def _answer(model, shape, sample):
@@ -315,9 +326,11 @@ def _answer(model, shape, sample):
         try:
             result = _asked(model, sample)
         except Exception:
-            raise ValueError(f"the model does not take images of shape {shape}, {len(sample)} at once: {hindrance}") from error
+            raise ValueError(f"the model does not take images of shape {shape}, {len(sample)} at once: "
+                             f"{hindrance}") from error
     result = _one(result)
-    return np.asarray(result), hindrance or ("" if tf.is_tensor(result) else f"it returned {type(result).__name__}")
+    foreign = "" if tf.is_tensor(result) else f"it returned {type(result).__name__}"
+    return np.asarray(result), hindrance or foreign
 
 
 def _passes(model, images):
@@ -355,16 +368,19 @@ def _check_same(model, seen):
         return
     if _differ(now, call(model, images).numpy()).any():
         if not _differ(kept(images).numpy(), kept(images).numpy()).any():
-            raise ValueError("the model answers at random, but the same for ever once compiled, so that attacks would meet "
-                             "one fixed answer: draw its random numbers by tf.random instead of NumPy or Python")
-        warnings.warn("the model answers at random: what is found at some draws, a distance above all, need not hold at "
-                      "others. Ask for the answers again, or attack the mean of its logits", RandomAnswers, stacklevel=4)
+            raise ValueError("the model answers at random, but the same for ever once compiled, so that "
+                             "attacks would meet one fixed answer: draw its random numbers by tf.random "
+                             "instead of NumPy or Python")
+        warnings.warn("the model answers at random: what is found at some draws, a distance above all, need "
+                      "not hold at others. Ask for the answers again, or attack the mean of its logits",
+                      RandomAnswers, stacklevel=4)
         return
     other = _differ(compile(call, model)(images).numpy(), kept(images).numpy())
     if other.any():
-        raise ValueError("the model's state has changed since it was compiled, so that attacks would meet the old one: "
-                         f"{other.sum()} of {len(other)} images now have logits that differ by up to "
-                         f"{_largest(now - seen.answer):.2g}. Keep what it reads in tf.Variable, or give a new callable")
+        raise ValueError("the model's state has changed since it was compiled, so that attacks would meet "
+                         f"the old one: {other.sum()} of {len(other)} images now have logits that differ by "
+                         f"up to {_largest(now - seen.answer):.2g}. Keep what it reads in tf.Variable, or "
+                         "give a new callable")
     seen.answer[:] = now  # its variables have changed, which what is compiled follows
 
 
@@ -412,7 +428,8 @@ def compile(run, *bound):
         try:
             run_traced = compiled.get_concrete_function(*specs)
         except Exception as error:  # of many lines, where TensorFlow traces Python
-            raise ValueError(f"the model cannot be compiled: {str(error).strip().splitlines()[-1].strip()}") from error
+            last = str(error).strip().splitlines()[-1].strip()
+            raise ValueError(f"the model cannot be compiled: {last}") from error
         return run_traced(*arguments)
     return call_any_size
 

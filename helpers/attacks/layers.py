@@ -91,7 +91,10 @@ def weighted(model):
 
 
 def input_shape(model):
-    """Return the (H, W, C) that a model takes, None where any will do; raise ValueError where it says none."""
+    """Return the (H, W, C) that a model takes, None where any will do.
+
+    Raises ValueError where it says none.
+    """
     shapes = [tuple(part.shape) for part in getattr(model, "inputs", None) or ()]
     if not shapes:
         raise ValueError(f"model {model.name} does not say what images it takes: it is subclassed, or was "

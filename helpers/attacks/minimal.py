@@ -24,14 +24,16 @@ def minimal_norm(model, x, y, *, attack, high, norm=np.inf, halvings=10, nb_iter
     gradients.check_count("halvings", halvings, smallest=0)
     if attack == "fgsm":
         direction = fgsm_pgd._unit_steps(model, x, y, norm, False, loss, batch_size)
-    start, zero = fgsm_pgd._in_ball(x.shape[1:], norm, seed, 0, fgsm_pgd.checked_positions(positions, len(x))), np.ones(len(x), bool)
+    positions, zero = fgsm_pgd.checked_positions(positions, len(x)), np.ones(len(x), bool)
+    start = fgsm_pgd._in_ball(x.shape[1:], norm, seed, 0, positions)
 
     def attacked(rows, eps):
         wide = eps.reshape(-1, 1, 1, 1)
         if attack == "fgsm":
             x_adv = np.clip(x[rows] + wide * direction[rows], 0, 1)
             return x_adv, gradients.logits(model, x_adv).argmax(axis=1) != y[rows]
-        x_adv, score, still = fgsm_pgd._descend(model, x[rows], y[rows], start[rows], eps, 2.5 * eps / nb_iter,
+        x_adv, score, still = fgsm_pgd._descend(model, x[rows], y[rows], start[rows], eps,
+                                                2.5 * eps / nb_iter,
                                        nb_iter, norm, False, loss, batch_size)
         zero[rows] &= still
         return x_adv, score < 0

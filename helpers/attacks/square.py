@@ -37,7 +37,8 @@ def square(model, x, y, *, eps, nb_iter=1000, p=0.8, seed=0, batch_size=256, pos
             parts = low[left], high[left], best[left]
             numbers = np.random.default_rng([seed, i]).random((positions.max() + 1, *(
                 (3 + x.shape[3],) if i else x.shape[2:])))[positions[left]]
-            tried = _squares(*parts, side(i, nb_iter, p, *x.shape[1:3]), numbers) if i else _stripes(*parts[:2], numbers)
+            tried = (_squares(*parts, side(i, nb_iter, p, *x.shape[1:3]), numbers) if i
+                     else _stripes(*parts[:2], numbers))
             value = _margins(query, tried, y[left], batch_size)
             better = (value < score[left]) | (i == 0)
             best[left[better]], score[left[better]] = tried[better], value[better]

@@ -14,16 +14,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from helpers import attacks as helpers_attacks
+from helpers import attacks
 
 
 def ours(model, x, y, targeted, settings):
     """Return the images of our own attacks; our Carlini-Wagner finds its first constant itself."""
     attack = settings["attack"]
     if attack == "carlini_wagner":
-        return helpers_attacks.carlini_wagner(
+        return attacks.carlini_wagner(
             model, x, y, targeted=targeted, **_without(settings, {"attack", "norm", "initial_const"}))
-    run = {"fgsm": helpers_attacks.fgsm, "pgd": helpers_attacks.pgd}[attack]
+    run = {"fgsm": attacks.fgsm, "pgd": attacks.pgd}[attack]
     return run(model, x, y, targeted=targeted, **_without(settings, {"attack"}))
 
 
@@ -36,14 +36,14 @@ def foolbox(model, x, y, targeted, settings, compiled=False):
                                            epsilons=eps)[0], x, y, settings["batch_size"])
 
 
-def _foolbox_attack(attacks, attack, norm, batch_size, eps=None, eps_iter=None, nb_iter=None,
+def _foolbox_attack(theirs, attack, norm, batch_size, eps=None, eps_iter=None, nb_iter=None,
                     max_iterations=None, learning_rate=None, **more):
     """Return (Foolbox's attack, its eps, None where the attack has none)."""
     if attack == "carlini_wagner":
-        return attacks.L2CarliniWagnerAttack(steps=max_iterations, stepsize=learning_rate, **more), eps
+        return theirs.L2CarliniWagnerAttack(steps=max_iterations, stepsize=learning_rate, **more), eps
     if attack == "fgsm":
-        return (attacks.FGSM() if norm == np.inf else attacks.FGM()), eps
-    kind = attacks.LinfPGD if norm == np.inf else attacks.L2PGD
+        return (theirs.FGSM() if norm == np.inf else theirs.FGM()), eps
+    kind = theirs.LinfPGD if norm == np.inf else theirs.L2PGD
     return kind(abs_stepsize=eps_iter, steps=nb_iter, random_start=True), eps
 
 

@@ -2,8 +2,8 @@
 
 The transform is unitary, so that energies add up to the squared L2 norm (Parseval), of each plane of the
 image: luminance, and of colour images red-green and yellow-blue, which are orthonormal too (van de Sande
-et al. 2010, doi:10.1109/TPAMI.2009.154); of images of any other number of channels, each channel. Frequencies (u, v) are in cycles per image, vertical first;
-radial ones in cycles per pixel, up to 0.5 · √2.
+et al. 2010, doi:10.1109/TPAMI.2009.154); of images of any other number of channels, each channel. Frequencies
+(u, v) are in cycles per image, vertical first; radial ones in cycles per pixel, up to 0.5 · √2.
 """
 import numpy as np
 
@@ -68,7 +68,8 @@ def ring_sample(size, per_ring=5, bins=10):
     for number in np.unique(ring):
         members = np.flatnonzero(ring == number)
         members = members[np.argsort(np.arctan2(*half[members].T), kind="stable")]
-        chosen.append(members[np.linspace(0, len(members) - 1, min(per_ring, len(members))).round().astype(int)])
+        chosen.append(members[np.linspace(0, len(members) - 1,
+                                          min(per_ring, len(members))).round().astype(int)])
     chosen = np.concatenate(chosen)
     return half[chosen], ring[chosen]
 

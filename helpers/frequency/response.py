@@ -102,7 +102,8 @@ def respond(model, x, y, *, amplitudes, frequencies=None, phases=PHASES, plane=0
 
     amplitudes: (A,), positive, the L2 norm of the wave. frequencies: (K, 2) integers in cycles per
     image; None, the half plane. phases: how many, an even number of at least 8, equally spaced from 0.
-    plane: of frequency.plane_names, by number. Images must be square. Raises ValueError for what does not fit.
+    plane: of frequency.plane_names, by number. Images must be square. Raises ValueError for what does not
+    fit.
     """
     x, y = gradients.checked(model, x, y)
     amplitudes, frequencies = _checked(x, amplitudes, frequencies, phases, plane)
@@ -124,7 +125,8 @@ def describing_function(model, x, y, *, amplitudes, frequencies=None, phases=PHA
     x, y = gradients.checked(model, x, y)
     amplitudes, frequencies = _checked(x, amplitudes, frequencies, phases, plane)
     if margins is None:
-        margins = respond(model, x, y, amplitudes=amplitudes, frequencies=frequencies, phases=phases, plane=plane)
+        margins = respond(model, x, y, amplitudes=amplitudes, frequencies=frequencies, phases=phases,
+                          plane=plane)
     change = margins - gradients.margin(y, gradients.logits(model, x)).numpy()[:, None, None, None]
     _, weights = _waves(frequencies, x.shape[1], phases)
     bias = change.mean(axis=-1)
@@ -153,7 +155,8 @@ def error_map(model, x, y, *, amplitudes, frequencies=None, phases=PHASES, plane
     """
     x, y = gradients.checked(model, x, y)
     if margins is None:
-        margins = respond(model, x, y, amplitudes=amplitudes, frequencies=frequencies, phases=phases, plane=plane)
+        margins = respond(model, x, y, amplitudes=amplitudes, frequencies=frequencies, phases=phases,
+                          plane=plane)
     wrong = margins <= 0
     return wrong.mean(axis=-1), wrong.any(axis=-1).astype(float)
 
@@ -175,7 +178,8 @@ def minimal_norm_at(model, x, y, *, high, frequencies=None, phases=PHASES, plane
     def breaks(pairs, amplitude):
         image, wave = (np.repeat(values, phases) for values in pairs)
         phase = np.tile(np.arange(phases, dtype=np.int32), len(pairs[0]))
-        return (margins(image, np.repeat(amplitude, phases), wave, phase) <= 0).reshape(-1, phases).any(axis=1)
+        found = margins(image, np.repeat(amplitude, phases), wave, phase)
+        return (found <= 0).reshape(-1, phases).any(axis=1)
 
     found = np.full((len(x), len(frequencies)), np.inf, np.float32)
     below = np.zeros_like(found)

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from helpers.attacks import gradients
 
-SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}  # luma pixels a chroma pixel: (rows, columns)
+# How many luma pixels a chroma pixel covers: (rows, columns).
+SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
 BLOCK = 8
 
 # Annex K of the JPEG standard (ITU-T T.81): luma and chroma, at quality 50 as libjpeg scales them.

@@ -97,8 +97,8 @@ def integrated_gradients(model, x, class_index, *, baseline=0.0, steps=64, batch
 def smooth_grad(model, x, class_index, *, sigma=0.1, draws=32, seed=0, batch_size=128):
     """Return the mean gradient of the class's logit at `draws` noisy copies of the image, (N, H, W, C).
 
-    sigma: the deviation of the Gaussian noise, in pixel values, at most 1; what it takes out of [0, 1] is clipped.
-    Smilkov et al. 2017, arXiv:1706.03825.
+    sigma: the deviation of the Gaussian noise, in pixel values, at most 1; what it takes out of [0, 1] is
+    clipped. Smilkov et al. 2017, arXiv:1706.03825.
     """
     x, y = _checked(model, x, class_index)
     gradients.check_count("draws", draws)

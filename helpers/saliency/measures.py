@@ -1,7 +1,7 @@
 """Measures between maps of saliency, and of where a perturbation lies on them.
 
-A map is (N, H, W), >= 0; maps that take a sign are (N, H, W, C). All raise ValueError for maps that are not finite
-or of one shape.
+A map is (N, H, W), >= 0; maps that take a sign are (N, H, W, C). All raise ValueError for maps that are not
+finite or of one shape.
 """
 import numpy as np
 import tensorflow as tf

@@ -1,3 +1,4 @@
-"""Estimates with their uncertainty: `intervals` of proportions and resampled statistics, `trends` over seeds."""
+"""Estimates with their uncertainty: `intervals` of proportions and resampled statistics, `trends` over seeds.
+"""
 
 __all__ = ["intervals", "trends"]

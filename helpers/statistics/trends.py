@@ -19,19 +19,20 @@ class Trend(NamedTuple):
 
 
 def mean_over_seeds(values):
-    """Return (mean, low, high) of S >= 2 values, one a seed: Student's 95 % interval, wide where seeds are few."""
+    """Return (mean, low, high) of S >= 2 values, one a seed, with Student's 95 % interval."""
     values = np.asarray(values, float)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"an interval over seeds needs at least 2 of them in a row, got {values.shape}")
-    middle, half = values.mean(), student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    middle, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    half = student.ppf(0.975, len(values) - 1) * error
     return middle, middle - half, middle + half
 
 
 def trend(values):
     """Return the Trend of values (S, V), finite, V >= 3.
 
-    Page 1963, doi:10.1080/01621459.1963.10500843: ordered alternatives with each seed as a block, twice the smaller
-    p of the two directions.
+    Page 1963, doi:10.1080/01621459.1963.10500843: ordered alternatives with each seed as a block, twice the
+    smaller p of the two directions.
     """
     values = np.asarray(values, float)
     if values.ndim != 2 or values.shape[1] < 3 or values.shape[0] < 2 or not np.isfinite(values).all():

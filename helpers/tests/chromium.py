@@ -1,4 +1,4 @@
-"""A headless Chromium that reaches nothing but files, driven through the DevTools protocol; for tests of pages."""
+"""A headless Chromium that reaches nothing but files, driven through the DevTools protocol, for tests."""
 import contextlib
 import itertools
 import json
@@ -13,13 +13,15 @@ import websocket
 
 @contextlib.contextmanager
 def started(folder, kind):
-    """Yield a tab, of the class `kind`, of a Chromium that lives in `folder`; skip the test where there is none."""
+    """Yield a tab, of the class `kind`, of a Chromium in `folder`; skip the test where there is none."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         pytest.skip("there is no Chromium here to open the page in")
     running = subprocess.Popen(
-        [program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0",
-         f"--user-data-dir={folder}", "--host-resolver-rules=MAP * ~NOTFOUND", "about:blank"], stderr=subprocess.DEVNULL)
+        [program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+         "--remote-debugging-port=0",
+         f"--user-data-dir={folder}", "--host-resolver-rules=MAP * ~NOTFOUND", "about:blank"],
+         stderr=subprocess.DEVNULL)
     try:
         until, port = time.monotonic() + 60, folder / "DevToolsActivePort"
         while not (port.exists() and port.read_text().count("\n")):
@@ -37,7 +39,8 @@ class Tab:
     def __init__(self, port):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
             target, = (target for target in json.load(answer) if target["type"] == "page")
-        self.socket = websocket.create_connection(target["webSocketDebuggerUrl"], suppress_origin=True, timeout=60)
+        self.socket = websocket.create_connection(target["webSocketDebuggerUrl"], suppress_origin=True,
+                                                  timeout=60)
         self.numbers, self.events = itertools.count(1), []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")

@@ -11,11 +11,13 @@ from helpers import lock
 from helpers.artifacts import paths
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
-CLEAN = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+CLEAN = {name: value for name,
+         value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
 
 
 def _make(folder, *arguments, **environment):
-    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=CLEAN | environment)
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True,
+                          env=CLEAN | environment)
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ def project(tmp_path):
     (["bench", "N=1.5"], "N must be an integer >= 1, got '1.5'"),
     (["report", "FRESH=yes"], "FRESH must be 0 or 1, got 'yes'"),
     (["report", "PROFILE=a b"], "PROFILE must be the name of a file notebooks/NAME.yaml, got 'a b'"),
-    (["report", "PROFILE=mine"], "There is no notebooks/mine.yaml: copy notebooks/report.yaml to notebooks/mine.yaml"),
+    (["report", "PROFILE=mine"], "There is no notebooks/mine.yaml: copy notebooks/report.yaml to "
+                                 "notebooks/mine.yaml"),
 ])
 def test_a_wrong_value_is_refused_by_name_before_anything_is_set_up(project, arguments, message):
     done = _make(project, *arguments)
@@ -89,7 +92,8 @@ def test_an_executed_notebook_that_was_deleted_is_made_again(project):
 
 
 def test_make_uses_the_environment_that_conda_has_activated(project):
-    planned = _make(project, "-n", "test", CONDA_DEFAULT_ENV="ataques-adversarios", CONDA_PREFIX="/a b").stdout
+    planned = _make(project, "-n", "test", CONDA_DEFAULT_ENV="ataques-adversarios",
+                    CONDA_PREFIX="/a b").stdout
     assert '"/a b/bin/python" -m pytest' in planned and "venv" not in planned
     planned = _make(project, "-n", "test", CONDA_DEFAULT_ENV="base", CONDA_PREFIX="/a b").stdout
     assert '".venv/bin/python" -m pytest' in planned and "/a b" not in planned
@@ -118,6 +122,8 @@ def _applies(requirement):
     return marker is None or marker.evaluate({"extra": ""})
 
 
-@pytest.mark.parametrize("given, seen", [("C", "C.UTF-8"), ("POSIX", "C.UTF-8"), ("es_MX.UTF-8", "es_MX.UTF-8")])
+@pytest.mark.parametrize("given, seen",
+                         [("C", "C.UTF-8"), ("POSIX", "C.UTF-8"), ("es_MX.UTF-8", "es_MX.UTF-8")])
 def test_an_ascii_locale_does_not_reach_what_runs(project, given, seen):
-    assert _make(project, "--eval", "show: ; @echo $$LC_ALL $$PYTHONUTF8", "show", LC_ALL=given).stdout == f"{seen} 1\n"
+    assert _make(project, "--eval", "show: ; @echo $$LC_ALL $$PYTHONUTF8", "show",
+                 LC_ALL=given).stdout == f"{seen} 1\n"

@@ -15,8 +15,7 @@ from distributed import Client
 
 from helpers.artifacts import paths, progress, store, sweeps
 from helpers.artifacts.sweeps import Job
-from helpers.report import grid as report_grid
-from helpers.report import parameters
+from helpers.report import grid, parameters
 from helpers.tests import forgery
 
 WORK = """
@@ -26,7 +25,9 @@ import pandas as pd
 
 def square(number, folder, wait=0.0):
     "Note in a file that it began, then that it finished."
-    note = lambda what: open(os.path.join(folder, f"{what}-{number}-{os.getpid()}-{time.time_ns()}"), "w").close()
+    def note(what):
+        open(os.path.join(folder, f"{what}-{number}-{os.getpid()}-{time.time_ns()}"), "w").close()
+
     note("began")
     time.sleep(wait)
     if number == 13:
@@ -36,9 +37,11 @@ def square(number, folder, wait=0.0):
 
 def odd(kind):
     "Return what is no artifact, or do not return."
-    return {"nothing": lambda: None, "array": lambda: np.zeros(3), "objects": lambda: {"a": np.array([None, 1])},
+    return {"nothing": lambda: None, "array": lambda: np.zeros(3),
+            "objects": lambda: {"a": np.array([None, 1])},
             "ragged": lambda: {"a": [[1], [1, 2]]}, "lists": lambda: pd.DataFrame({"a": [[1, 2], {}]}),
-            "leaves": lambda: sys.exit(3), "disk": lambda: open("/no/such/file"), "code": lambda: {"a": lambda: 1},
+            "leaves": lambda: sys.exit(3), "disk": lambda: open("/no/such/file"),
+            "code": lambda: {"a": lambda: 1},
             "good": lambda: pd.DataFrame({"a": [1.5, None], "b": ["x", ""]})}[kind]()
 """
 
@@ -108,9 +111,11 @@ def test_what_is_no_artifact_is_the_failure_of_its_job_alone(made, square, capsy
     with pytest.raises(RuntimeError, match="8 of 9 jobs failed") as raised:
         sweeps.run(jobs, workers=1)
     _, *lines = str(raised.value).splitlines()
-    assert sorted(line.partition(": ")[2].partition("}")[0] for line in lines) == sorted(map(repr, kinds[:-1]))
+    assert sorted(line.partition(": ")[2].partition("}")[0]
+                  for line in lines) == sorted(map(repr, kinds[:-1]))
     assert "got NoneType" in str(raised.value) and "No such file" in str(raised.value)
-    assert {path.name for path in forgery.kept_files(made)} == {f"odd-{store.digest({'kind': 'good'})}.csv{end}" for end in ("", ".json")}
+    assert {path.name for path in forgery.kept_files(made)} == {
+        f"odd-{store.digest({'kind': 'good'})}.csv{end}" for end in ("", ".json")}
     good, = sweeps.run(jobs[-1:])
     assert good["b"].tolist()[0] == "x"
     for job in jobs[:-1]:
@@ -123,9 +128,11 @@ def _cluster(folder, count=2):
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     log = open(folder / "cluster.log", "w")
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"], [sys.executable, "-m", "distributed.cli.dask_worker"]
+    dask = ([sys.executable, "-m", "distributed.cli.dask_scheduler"],
+            [sys.executable, "-m", "distributed.cli.dask_worker"])
     scheduler = subprocess.Popen([*dask[0], "--host", "127.0.0.1", "--port", address.rpartition(":")[2],
-                                  "--no-dashboard", "--dashboard-address", "127.0.0.1:0"], stdout=log, stderr=log)
+                                  "--no-dashboard", "--dashboard-address", "127.0.0.1:0"], stdout=log,
+                                  stderr=log)
     workers = [subprocess.Popen([*dask[1], address, "--nthreads", "1", "--no-nanny", "--no-dashboard",
                                  "--local-directory", str(folder / f"worker{i}")], stdout=log, stderr=log)
                for i in range(count)]
@@ -151,8 +158,8 @@ while True:  # in the middle: it has finished a job and is at another
         break
     time.sleep(0.01)
 """])
-        values = sweeps.run(_jobs(square, folder, range(10, 13), wait=1.0) + _jobs(square, folder, range(14, 19), wait=1.0),
-                            scheduler=address)
+        values = sweeps.run([*_jobs(square, folder, range(10, 13), wait=1.0),
+                             *_jobs(square, folder, range(14, 19), wait=1.0)], scheduler=address)
         processes.append(killer)
         assert killer.wait(10) == 0 and processes[1].wait(10) == -signal.SIGKILL
     finally:
@@ -166,8 +173,8 @@ while True:  # in the middle: it has finished a job and is at another
     assert len(_said(folder, "began")) == len(numbers) + 1  # the one that was killed began twice
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tcp://no.such.host.invalid:8786", "http://127.0.0.1:1",
-                                     "tcp://127.0.0.1", "a name"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tcp://no.such.host.invalid:8786",
+                                     "http://127.0.0.1:1", "tcp://127.0.0.1", "a name"])
 def test_no_scheduler_is_said_at_once(address, made, square):
     square, folder = square
     with pytest.raises(ValueError, match=f"no Dask scheduler answers at '{address}'"):
@@ -247,7 +254,8 @@ def test_a_second_sweep_takes_over_what_a_killed_one_had_claimed(square, tmp_pat
     done = {path.name for path in made.rglob("*.json")}
     out, error = second.communicate(timeout=120)
     assert out.endswith("[0, 1, 4, 9, 16, 25]\n"), error
-    assert len(list(forgery.kept_files(made))) == 12 and done <= {path.name for path in forgery.kept_files(made)}
+    kept = {path.name for path in forgery.kept_files(made)}
+    assert len(kept) == 12 and done <= kept
     began = _said(folder, "began")
     assert set(began) == set(map(str, range(6))) and len(began) <= 8  # twice at most those under way
 
@@ -256,7 +264,8 @@ def test_a_claim_is_held_by_one_and_given_back(tmp_path):
     place = tmp_path / "folder" / "result.ipynb"
     claim = sweeps._claim(place)
     assert claim and sweeps._claim(place) is None and sweeps._claim(tmp_path / "folder" / "other.ipynb")
-    other = "import sys; from pathlib import Path; from helpers.artifacts import sweeps; sys.exit(sweeps._claim(Path(sys.argv[1])) is None)"
+    other = ("import sys; from pathlib import Path; from helpers.artifacts import sweeps; "
+             "sys.exit(sweeps._claim(Path(sys.argv[1])) is None)")
     ask = lambda: subprocess.run([sys.executable, "-c", other, str(place)], cwd=paths.ROOT).returncode
     assert ask() == 1
     sweeps._release(claim)
@@ -272,44 +281,48 @@ def _notebook(path):
 
 
 def test_a_notebook_over_a_grid_is_named_by_its_parameters(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_grid, "FOLDER", tmp_path / "sweep")
+    monkeypatch.setattr(grid, "FOLDER", tmp_path / "sweep")
     path = _notebook(tmp_path / "little.ipynb")
-    results = report_grid.run_notebooks(path, {"a": [1, 2], "b": ["y"]}, workers=2)
+    results = grid.run_notebooks(path, {"a": [1, 2], "b": ["y"]}, workers=2)
     assert [result.name.rpartition("-")[0] for result in results] == ["little-a=1-b=y", "little-a=2-b=y"]
     printed = [cell.outputs[0].text for result in results
                for cell in nbformat.read(result, 4).cells if cell.cell_type == "code" and cell.outputs]
     assert printed == ["1 y\n", "2 y\n"]
     times = [result.stat().st_mtime_ns for result in results]
     with pytest.raises(RuntimeError, match="1 of 1 jobs failed"):
-        report_grid.run_notebooks(path, {"a": [1, 2, 3], "b": ["y"]}, workers=1)
+        grid.run_notebooks(path, {"a": [1, 2, 3], "b": ["y"]}, workers=1)
     assert [result.stat().st_mtime_ns for result in results] == times  # not run again
-    assert len(list(report_grid.FOLDER.iterdir())) == 2                     # nothing half written
+    assert len(list(grid.FOLDER.iterdir())) == 2                     # nothing half written
 
 
-@pytest.mark.parametrize("grid, message", [
+@pytest.mark.parametrize("values, message", [
     ({"c": [1]}, "has no parameter c; it has a, b"), ({"a": 1}, "a list of at least one value"),
     ({"a": []}, "a list of at least one value"), ({}, "a list of at least one value"),
     (None, "a list of at least one value"), ({"a": [float("nan")]}, "a grid must hold numbers"),
-    ({"a": [datetime.date(2026, 1, 1)]}, "a grid must hold numbers"), ({"bb": [1]}, r"has no parameter bb .did you mean b\?.")])
-def test_a_grid_that_does_not_fit_is_refused(tmp_path, grid, message):
+    ({"a": [datetime.date(2026, 1, 1)]}, "a grid must hold numbers"),
+    ({"bb": [1]}, r"has no parameter bb .did you mean b\?.")])
+def test_a_grid_that_does_not_fit_is_refused(tmp_path, values, message):
     with pytest.raises(ValueError, match=message):
-        report_grid.run_notebooks(_notebook(tmp_path / "little.ipynb"), grid)
+        grid.run_notebooks(_notebook(tmp_path / "little.ipynb"), values)
 
 
 def test_a_point_that_the_notebook_would_refuse_is_refused_before_any_runs():
-    for grid, message in (({"epochs": [1, 2, -1]}, "epochs must be .*got -1"), ({"n_test": [10, 10_001]}, "n_test must be"),
-                          ({"seed": [0, True]}, "seed must be")):
+    for values, message in (({"epochs": [1, 2, -1]}, "epochs must be .*got -1"),
+                            ({"n_test": [10, 10_001]}, "n_test must be"),
+                            ({"seed": [0, True]}, "seed must be")):
         with pytest.raises(ValueError, match=message):
-            report_grid.run_notebooks(parameters.NOTEBOOKS / "01_datos.ipynb", grid)
+            grid.run_notebooks(parameters.NOTEBOOKS / "01_datos.ipynb", values)
 
 
 def test_the_command_says_what_is_missing(tmp_path):
-    run = lambda **given: subprocess.run([sys.executable, "-m", "helpers.report.grid"], capture_output=True, text=True,
-                                         cwd=paths.ROOT, env={**os.environ, "NOTEBOOK": "", "GRID": "", **given})
+    run = lambda **given: subprocess.run(
+        [sys.executable, "-m", "helpers.report.grid"], capture_output=True, text=True, cwd=paths.ROOT,
+        env={**os.environ, "NOTEBOOK": "", "GRID": "", **given})
     assert "needs NOTEBOOK=" in run().stderr
-    assert "not a readable YAML" in run(NOTEBOOK="notebooks/01_datos.ipynb", GRID=str(tmp_path / "no.yaml")).stderr
-    grid = Path(tmp_path, "grid.yaml")
-    grid.write_text("dataset: [mnist]\n")
-    assert "there is no notebook" in run(NOTEBOOK="notebooks/none.ipynb", GRID=str(grid)).stderr
-    bad = run(NOTEBOOK="notebooks/01_datos.ipynb", GRID=str(grid), WORKERS="0")
+    assert "not a readable YAML" in run(NOTEBOOK="notebooks/01_datos.ipynb",
+                                        GRID=str(tmp_path / "no.yaml")).stderr
+    file = Path(tmp_path, "grid.yaml")
+    file.write_text("dataset: [mnist]\n")
+    assert "there is no notebook" in run(NOTEBOOK="notebooks/none.ipynb", GRID=str(file)).stderr
+    bad = run(NOTEBOOK="notebooks/01_datos.ipynb", GRID=str(file), WORKERS="0")
     assert bad.returncode == 1 and "WORKERS must be an integer >= 1, got '0'" in bad.stderr

@@ -37,7 +37,8 @@ def _exact(W, x, y):
 @pytest.fixture(scope="module")
 def lenet():
     """The shipped LeNet of MNIST with six images that it has right."""
-    model, _, _ = networks.read_network(paths.place(paths.SHIPPED, networks.RECIPES["mnist", "lenet"].filename))
+    model, _, _ = networks.read_network(paths.place(paths.SHIPPED,
+                                                    networks.RECIPES["mnist", "lenet"].filename))
     data = datasets.load("mnist")
     right = np.flatnonzero(gradients.logits(model, data.x_test[:50]).argmax(1) == data.y_test[:50])[:6]
     return model, data.x_test[right], data.y_test[right]

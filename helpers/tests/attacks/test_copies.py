@@ -53,7 +53,8 @@ def triple(x):
 def _inner(name="inner", shape=(8, 8, 3)):
     image = keras.Input(shape)
     z = L.Normalization(mean=[0.4] * 3, variance=[0.1] * 3)(image)
-    return keras.Model(image, L.BatchNormalization(name="bn")(L.Conv2D(3, 3, padding="same", name="conv")(z)), name=name)
+    return keras.Model(
+        image, L.BatchNormalization(name="bn")(L.Conv2D(3, 3, padding="same", name="conv")(z)), name=name)
 
 
 def _nested(image):
@@ -61,7 +62,8 @@ def _nested(image):
 
 
 def _sequential_inside(image):
-    return keras.Sequential([L.Conv2D(4, 3, activation="relu"), L.Dropout(0.5), L.GaussianNoise(0.1), L.MaxPooling2D()])(image)
+    return keras.Sequential([L.Conv2D(4, 3, activation="relu"), L.Dropout(0.5), L.GaussianNoise(0.1),
+                             L.MaxPooling2D()])(image)
 
 
 def _two_levels(image):
@@ -104,7 +106,8 @@ def _operations(image):
     return keras.ops.cast(keras.ops.relu(L.SeparableConv2D(4, 3)(image)), "float32") + 1
 
 
-KINDS = (_nested, _sequential_inside, _two_levels, _model_used_twice, _layer_shared_across_models, _time_distributed,
+KINDS = (_nested, _sequential_inside, _two_levels, _model_used_twice, _layer_shared_across_models,
+         _time_distributed,
          _bidirectional, _spectral, _own_layers, _default_weights, _operations)
 
 
@@ -129,7 +132,8 @@ def test_copies_are_equal_and_in_float64_all_through(middle):
     moved = wide(tf.constant(x, tf.float64) + 1e-11, training=False).numpy() - exact
     half = wide(tf.constant(x, tf.float64) + 5e-12, training=False).numpy() - exact
     assert np.abs(moved).max() > 0
-    np.testing.assert_allclose(half, moved / 2, atol=1e-14 + 1e-2 * np.abs(moved).max())  # steps of float32 are no lines
+    # steps of float32 are no lines
+    np.testing.assert_allclose(half, moved / 2, atol=1e-14 + 1e-2 * np.abs(moved).max())
 
 
 def test_a_copy_has_weights_of_its_own():
@@ -203,7 +207,8 @@ def test_subclassed_models_and_several_inputs_are_refused():
     subclassed = Subclassed()
     subclassed(np.zeros((1, 8, 8, 3), np.float32))
     one, two = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
-    for model, words in ((subclassed, "it is subclassed"), (keras.Model([one, two], one + two), "must take one array of images"),
+    for model, words in ((subclassed, "it is subclassed"),
+                         (keras.Model([one, two], one + two), "must take one array of images"),
                          (lambda x: x, "a Keras model is needed")):
         with pytest.raises(ValueError, match=words):
             copies.copy(model)
@@ -239,8 +244,10 @@ def test_layers_that_draw_without_a_seed_are_not_made_random(middle, name):
 def test_layers_inside_layers_are_random_and_what_was_measured_stays():
     model = _network(_time_distributed)
     name = layers.weighted(model)[0]
-    one, two = (layers.parts_by_name(copies.redrawn(model, [name], seed=2))[name].get_weights() for _ in range(2))
-    assert all(map(np.array_equal, one, two)) and not np.allclose(one[0], layers.parts_by_name(model)[name].get_weights()[0])
+    one, two = (layers.parts_by_name(copies.redrawn(model, [name], seed=2))[name].get_weights()
+                for _ in range(2))
+    assert all(map(np.array_equal, one, two))
+    assert not np.allclose(one[0], layers.parts_by_name(model)[name].get_weights()[0])
     inside = _network(lambda image: L.TimeDistributed(keras.Sequential([keras.Input((8, 3)), L.Normalization(
         mean=[0.4] * 3, variance=[0.1] * 3), L.Dense(4)]), name="wrapped")(image))
     norm, drawn = ([part for part in layers.flat(net) if isinstance(part, L.Normalization)][0]

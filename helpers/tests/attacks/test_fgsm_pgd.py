@@ -169,7 +169,8 @@ def _clear(model, least):
 # PGD
 
 @pytest.mark.parametrize("targeted", [False, True])
-@pytest.mark.parametrize("norm, eps", [*((norm, eps) for norm in NORMS for eps in (0.0, 1e-3, 0.1, 1.0)), (2, 5.0)])
+@pytest.mark.parametrize("norm, eps",
+                         [*((norm, eps) for norm in NORMS for eps in (0.0, 1e-3, 0.1, 1.0)), (2, 5.0)])
 def test_pgd_stays_in_ball_and_box(norm, eps, targeted):
     model, x = _CURVED, np.concatenate([_images(), _images(low=0.45, high=0.55)])
     y = (_answers(model, x) + targeted) % CLASSES
@@ -313,10 +314,11 @@ def test_some_images_are_attacked_as_among_all(norm):
     model, x = _CURVED, _images(64)
     y, eps = _answers(model, x), 0.05 if norm == np.inf else 0.3
     for attack in (lambda x, y, **more: attacks.noise(x, eps=eps, norm=norm, seed=5, **more),
-                   lambda x, y, **more: attacks.pgd(model, x, y, eps=eps, eps_iter=eps / 3, nb_iter=4, norm=norm,
-                                                    restarts=2, seed=5, **more),
-                   lambda x, y, **more: attacks.minimal_norm(model, x, y, attack="pgd", high=2 * eps, norm=norm, nb_iter=5,
-                                                             halvings=4, seed=5, **more)[0]):
+                   lambda x, y, **more: attacks.pgd(
+                       model, x, y, eps=eps, eps_iter=eps / 3, nb_iter=4, norm=norm, restarts=2, seed=5, **more),
+                   lambda x, y, **more: attacks.minimal_norm(
+                       model, x, y, attack="pgd", high=2 * eps, norm=norm, nb_iter=5, halvings=4, seed=5,
+                       **more)[0]):
         some = attack(x[POSITIONS], y[POSITIONS], positions=POSITIONS)
         np.testing.assert_allclose(some, attack(x, y)[POSITIONS], atol=1e-6)
     assert not np.allclose(some, attack(x[POSITIONS], y[POSITIONS]), atol=1e-6)
@@ -380,7 +382,8 @@ def lenet():
 @pytest.mark.parametrize("call", [
     functools.partial(attacks.fgsm, eps=0.2), functools.partial(attacks.fgsm, eps=1.0, norm=2),
     functools.partial(attacks.pgd, **PGD), functools.partial(attacks.pgd, norm=2, restarts=2, **PGD),
-    functools.partial(attacks.carlini_wagner, max_iterations=15, binary_search_steps=2)], ids=["fgsm", "fgsm l2", "pgd", "pgd l2", "carlini_wagner"])
+    functools.partial(attacks.carlini_wagner, max_iterations=15, binary_search_steps=2)],
+    ids=["fgsm", "fgsm l2", "pgd", "pgd l2", "carlini_wagner"])
 @pytest.mark.parametrize("kind", ["lenet", "linear"])
 def test_what_an_image_gets_does_not_depend_on_its_batch(lenet, call, kind):
     model, x, y = lenet
@@ -388,7 +391,8 @@ def test_what_an_image_gets_does_not_depend_on_its_batch(lenet, call, kind):
         model, x = _WIDE, np.random.default_rng(0).random((34, 32, 32, 3), np.float32)
     descends = "nb_iter" in call.keywords
     # On some processors a product over so many inputs is cut up by its batch, and its last bits then differ.
-    same = np.array_equal if kind == "lenet" else lambda one, other: np.mean(np.abs(one - other) > 1e-5) < 1e-3
+    same = np.array_equal if kind == "lenet" else lambda one, other: np.mean(
+        np.abs(one - other) > 1e-5) < 1e-3
     whole = call(model, x, y, batch_size=64)
     for rows, size in ((slice(0, 34), 17), (slice(0, 8), 1), (slice(0, 5), 128)):
         assert same(whole[rows], call(model, x[rows], y[rows], batch_size=size))
@@ -557,7 +561,8 @@ def test_a_radius_of_levels_is_named(call, norm):
     """An eps of 8, where 8/255 was meant, makes any network look broken."""
     x = _images()
     y = _answers(_LINEAR, x)
-    with pytest.raises(ValueError, match=f"must be at most {1 if norm == np.inf else 10.39}, .*{BEYOND[norm]}"):
+    most = 1 if norm == np.inf else 10.39
+    with pytest.raises(ValueError, match=f"must be at most {most}, .*{BEYOND[norm]}"):
         call(_LINEAR, x, y, eps=BEYOND[norm], norm=norm)
 
 

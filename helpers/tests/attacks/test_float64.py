@@ -71,12 +71,15 @@ def test_a_constant_model_is_not_divided_by_zero():
 
 
 @pytest.mark.parametrize("change, words", [
-    ({"y": np.array([0, 3])}, r"one integer in 0\.\.2"), ({"y": np.array([0.0, 1.0])}, "one integer"), ({"y": np.array([0])}, "one integer"),
-    ({"x": np.full((2, 4, 4, 1), 2.0)}, r"must lie in \[0, 1\]"), ({"eps": 8}, "at most 1"), ({"norm": 1}, "norm must be"),
+    ({"y": np.array([0, 3])}, r"one integer in 0\.\.2"), ({"y": np.array([0.0, 1.0])}, "one integer"),
+    ({"y": np.array([0])}, "one integer"),
+    ({"x": np.full((2, 4, 4, 1), 2.0)}, r"must lie in \[0, 1\]"), ({"eps": 8}, "at most 1"),
+    ({"norm": 1}, "norm must be"),
     ({"model": lambda images: tf.zeros((len(images), 3))}, "must compute in float64")])
 def test_what_does_not_fit_is_refused(change, words):
     linear = lambda images: tf.reshape(images, (-1, 16))[:, :3]
-    given = {"model": linear, "x": np.full((2, 4, 4, 1), 0.5, np.float32), "y": np.array([0, 1]), "eps": 0.1} | change
+    given = {"model": linear, "x": np.full((2, 4, 4, 1), 0.5, np.float32), "y": np.array([0, 1]),
+             "eps": 0.1} | change
     with pytest.raises(ValueError, match=words):
         float64.wide_fgsm(**given)
 

@@ -56,7 +56,8 @@ def _tried(call, model, x, y):
 @pytest.mark.parametrize("name", SPEAKING)
 def test_an_infinite_slope_is_told_with_the_number_of_images(name):
     x = _images()
-    count = {"pgd": r"\d+ of \d+", "carlini_wagner": "5 of 17"}.get(  # a start makes black pixels; three are wrong as they are
+    # a start makes black pixels; three are wrong as they are
+    count = {"pgd": r"\d+ of \d+", "carlini_wagner": "5 of 17"}.get(
         name.removesuffix(" L2").removeprefix("least "), "5 of 20")
     with pytest.raises(ValueError, match=f"must be finite, and on {count} images it is not"):
         SPEAKING[name](lambda images: _linear(images ** (1 / 2.2)), x, _labels(x))
@@ -66,14 +67,16 @@ def test_an_infinite_slope_is_told_where_an_attack_meets_it_on_its_way():
     """None of the images has a black pixel, and PGD's steps make some."""
     x = np.maximum(_images(), 0.1)
     with pytest.raises(ValueError, match=r"must be finite, and on \d+ of 20 images it is not"):
-        attacks.pgd(lambda images: _linear(images ** (1 / 2.2)), x, _labels(x), eps=0.3, eps_iter=0.1, nb_iter=8)
+        attacks.pgd(lambda images: _linear(images ** (1 / 2.2)), x, _labels(x), eps=0.3, eps_iter=0.1,
+                    nb_iter=8)
 
 
 @pytest.mark.parametrize("call", (SPEAKING | ASKING).values(), ids=SPEAKING | ASKING)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_logits_that_are_not_finite_are_told(call, value):
     x = _images()
-    broken = lambda images: tf.where(tf.reduce_min(images, axis=(1, 2, 3))[:, None] > 0, _linear(images), value)
+    broken = lambda images: tf.where(tf.reduce_min(images, axis=(1, 2, 3))[:, None] > 0, _linear(images),
+                                     value)
     with pytest.raises(ValueError, match="must be finite, and on 5 of 20 images it is not"):
         call(broken, x, _labels(x))
 
@@ -104,7 +107,8 @@ def test_a_state_that_changes_under_a_compiled_model_is_told(call):
     before = _tried(call, model, x, _labels(x))
     assert before is not None
     model.factor = 0.97
-    with pytest.raises(ValueError, match="state has changed .* 16 of 16 images now have logits that differ by up to"):
+    with pytest.raises(ValueError, match="state has changed .* 16 of 16 images now have logits that differ "
+                                         "by up to"):
         call(model, x, _labels(x))
 
 
@@ -115,24 +119,28 @@ def test_a_state_of_tensorflow_is_followed(call):
     _tried(call, model, x, _labels(x))
     factor.assign(3.0)
     _tried(call, model, x, _labels(x))
-    np.testing.assert_allclose(gradients.logits(model, x), 3 * x.reshape(N, -1) @ WEIGHTS, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradients.logits(model, x), 3 * x.reshape(N, -1) @ WEIGHTS, rtol=1e-4,
+                               atol=1e-4)
 
 
 @pytest.mark.parametrize("call", (SPEAKING | ASKING).values(), ids=SPEAKING | ASKING)
 def test_randomness_that_compiling_freezes_is_told(call):
     x = _images()
     with pytest.raises(ValueError, match="at random, but the same for ever once compiled.*tf.random"):
-        call(lambda images: _linear(images + np.random.normal(0, 0.1, SHAPE).astype(np.float32)), x, _labels(x))
+        call(lambda images: _linear(images + np.random.normal(0, 0.1, SHAPE).astype(np.float32)), x,
+             _labels(x))
     x[3:] = np.maximum(x[3:], 0.2)  # it is random on three images alone
     with pytest.raises(ValueError, match="at random, but the same for ever once compiled"):
-        call(lambda images: _linear(images) * tf.where(images[:, :1, 0, 0] > 0, 1.0, np.random.random()), x, _labels(x))
+        call(lambda images: _linear(images) * tf.where(images[:, :1, 0, 0] > 0, 1.0, np.random.random()), x,
+             _labels(x))
 
 
 @pytest.mark.parametrize("call", FOLLOWING.values(), ids=FOLLOWING)
 def test_a_model_that_draws_by_tensorflow_is_attacked_with_a_warning(call):
     x = _images()
     with pytest.warns(gradients.RandomAnswers, match="at random: what is found at some draws"):
-        found = _tried(call, lambda images: _linear(images + tf.random.normal(tf.shape(images), 0, 0.01)), x, _labels(x))
+        found = _tried(call, lambda images: _linear(images + tf.random.normal(tf.shape(images), 0, 0.01)), x,
+                       _labels(x))
     found = found[0] if isinstance(found, tuple) else found
     assert found.shape == x.shape and found.min() >= 0 and found.max() <= 1
 
@@ -153,7 +161,8 @@ def test_a_model_of_a_whole_batch_is_told(call, model):
 def test_a_model_that_asks_how_it_is_run_is_told(model):
     x = _images()
     for call in (*FOLLOWING.values(), *ASKING.values()):
-        with pytest.raises(ValueError, match="answers otherwise when it is compiled, on 1?[0-9] of 16 images by up to"):
+        with pytest.raises(ValueError, match="answers otherwise when it is compiled, on 1?[0-9] of 16 images "
+                                             "by up to"):
             call(model, x, _labels(x))
 
 
@@ -182,13 +191,15 @@ def test_a_model_outside_tensorflow_is_asked(model):
 @pytest.mark.parametrize("call", SPEAKING.values(), ids=SPEAKING)
 def test_a_model_outside_tensorflow_has_no_gradient(call, model):
     x = _images()
-    with pytest.raises(ValueError, match="^no gradient passes through the model to its images [^\n]*by Square[^\n]*$"):
+    with pytest.raises(ValueError, match="^no gradient passes through the model to its images [^\n]*by "
+                                         "Square[^\n]*$"):
         call(model, x, _labels(x))
 
 
 @pytest.mark.parametrize("result, told", [
     (lambda z: {"logits": z, "features": z}, "one array of logits, got a dict of 'logits', 'features'"),
-    (lambda z: [z, z], "one array of logits, got a list of 2"), (lambda z: (z,), "one array of logits, got a tuple of 1"),
+    (lambda z: [z, z], "one array of logits, got a list of 2"),
+    (lambda z: (z,), "one array of logits, got a tuple of 1"),
     (lambda z: None, "one array of logits, got None"), (lambda z: z[:, :1], r"logits of shape .*\(16, 1\)")])
 @pytest.mark.parametrize("call", (SPEAKING | ASKING).values(), ids=SPEAKING | ASKING)
 def test_what_is_not_one_array_of_logits_is_told(call, result, told):
@@ -297,7 +308,8 @@ def test_a_step_of_levels_is_named(step):
 def test_nothing_sets_the_global_seeds():
     """Random numbers drawn around the attacks are those that would be drawn without them."""
     import random
-    model, x = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(2, 3, activation="relu"), keras.layers.Flatten(),
+    model, x = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(2, 3, activation="relu"),
+                                 keras.layers.Flatten(),
                                  keras.layers.Dense(CLASSES)]), _images()
 
     def drawn(work):

@@ -17,7 +17,8 @@ RNG = np.random.default_rng(0)
 
 def _nested(name="inner"):
     given, image = keras.Input((8, 8, 2)), keras.Input((8, 8, 2))
-    inner = keras.Model(given, L.ReLU(name="relu")(L.Conv2D(2, 3, padding="same", name="conv3")(given)), name=name)
+    inner = keras.Model(given, L.ReLU(name="relu")(L.Conv2D(2, 3, padding="same", name="conv3")(given)),
+                        name=name)
     z = inner(L.Conv2D(2, 1, name="c1")(image))
     return keras.Model(image, L.Dense(3, name="logits")(L.Flatten(name="flat")(z)))
 
@@ -51,7 +52,8 @@ def test_what_a_layer_returns_is_seen_and_nothing_is_left_behind():
 def test_the_gain_of_a_layer_inside_is_that_of_the_same_layer_outside():
     model, x = _nested(), RNG.random((3, 8, 8, 2), np.float32)
     image = keras.Input((8, 8, 2))
-    flat = keras.Model(image, L.Flatten()(L.Conv2D(2, 3, padding="same", name="conv3")(L.Conv2D(2, 1)(image))))
+    flat = keras.Model(image,
+                       L.Flatten()(L.Conv2D(2, 3, padding="same", name="conv3")(L.Conv2D(2, 1)(image))))
     flat.set_weights(model.get_weights()[:4])
     np.testing.assert_allclose(frequency.stage_gain(model, x, "inner/conv3", draws=2),
                                frequency.stage_gain(flat, x, "conv3", draws=2), rtol=1e-4)
@@ -81,7 +83,8 @@ class Looped(keras.Model):
 
 def test_what_cannot_be_seen_is_refused():
     model, x = Looped(), RNG.random((2, 8, 8, 2), np.float32)
-    for layer, words in (("nowhere", "layer must be one of inside, pair, end, got 'nowhere'"), ("never", "cannot be seen"),
+    for layer, words in (("nowhere", "layer must be one of inside, pair, end, got 'nowhere'"),
+                         ("never", "cannot be seen"),
                          ("pair", "does not return one array"), ("inside", "a row for each image")):
         with pytest.raises(ValueError, match=words):
             frequency.stage_gain(model, x, layer)

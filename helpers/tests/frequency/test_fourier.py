@@ -45,4 +45,5 @@ def test_images_of_any_number_of_channels_keep_their_energy():
     for channels in (1, 2, 3, 4):
         x = np.random.default_rng(0).normal(size=(3, 6, 6, channels))
         assert len(frequency.plane_names(channels)) == channels
-        np.testing.assert_allclose((np.abs(frequency.transform(x)) ** 2).sum(axis=(1, 2, 3)), (x ** 2).sum(axis=(1, 2, 3)))
+        np.testing.assert_allclose((np.abs(frequency.transform(x)) ** 2).sum(axis=(1, 2, 3)),
+                                   (x ** 2).sum(axis=(1, 2, 3)))

@@ -68,8 +68,10 @@ def test_parseval_and_the_linear_model_s_own_spectrum(size, channels):
         np.testing.assert_allclose(np.square(np.abs(response.G[i])).sum(), np.square(slope).sum(), rtol=1e-5)
         luminance = slope.sum(axis=2) / np.sqrt(channels)
         np.testing.assert_allclose(response.G[i, 0], _slow_dft(luminance), atol=1e-4)
-        np.testing.assert_allclose(response.X[i, 0], _slow_dft(x[i].sum(axis=2) / np.sqrt(channels)), atol=1e-4)
-    np.testing.assert_allclose(response.margin, np.sort(logits, axis=1)[:, -1] - np.sort(logits, axis=1)[:, -2],
+        np.testing.assert_allclose(response.X[i, 0], _slow_dft(x[i].sum(axis=2) / np.sqrt(channels)),
+                                   atol=1e-4)
+    np.testing.assert_allclose(response.margin,
+                               np.sort(logits, axis=1)[:, -1] - np.sort(logits, axis=1)[:, -2],
                                rtol=1e-4)
 
 
@@ -83,7 +85,8 @@ def test_the_derivative_along_any_wave():
         own = (2 * u % 8, 2 * v % 8) == (0, 0)
         expected = np.abs(G[k]) * (np.sign(np.cos(phase)) * np.cos(np.angle(G[k])) if own
                                    else np.sqrt(2) * np.cos(phase - np.angle(G[k])))
-        np.testing.assert_allclose((slope * frequency.fourier_basis(8, u, v, phase)).sum(), expected, atol=1e-5)
+        np.testing.assert_allclose((slope * frequency.fourier_basis(8, u, v, phase)).sum(), expected,
+                                   atol=1e-5)
 
 
 def test_a_blur_in_front_adds_its_own_decibels():
@@ -94,7 +97,8 @@ def test_a_blur_in_front_adds_its_own_decibels():
     spectrum = tf.constant(np.fft.fft2(kernel), tf.complex64)
 
     def blurred(x):  # circular
-        return tf.math.real(tf.signal.ifft2d(tf.signal.fft2d(tf.cast(x[..., 0], tf.complex64)) * spectrum))[..., None]
+        return tf.math.real(
+            tf.signal.ifft2d(tf.signal.fft2d(tf.cast(x[..., 0], tf.complex64)) * spectrum))[..., None]
     x = _images(3, 16, 1)
     y = gradients.logits(model, blurred(x).numpy()).argmax(axis=1)
     alone = frequency.gain(model, blurred(x).numpy(), y).G
@@ -141,7 +145,8 @@ def test_the_relative_phase_of_a_shift():
     u, v = np.meshgrid(np.fft.fftfreq(8), np.fft.fftfreq(8), indexing="ij")
     expected = -2 * np.pi * (u * d[0] + v * d[1])
     np.testing.assert_allclose(np.exp(1j * phase), np.exp(1j * expected), atol=1e-3)
-    noise = frequency.Gain(np.exp(2j * np.pi * RNG.random((400, 1, 8, 8))), np.ones((400, 1, 8, 8)), np.ones(400), None)
+    noise = frequency.Gain(np.exp(2j * np.pi * RNG.random((400, 1, 8, 8))), np.ones((400, 1, 8, 8)),
+                           np.ones(400), None)
     assert np.mean(frequency.relative_phase(noise)[1] > np.sqrt(3 / 400)) < 0.15  # 5 % of them, by chance
 
 
@@ -153,7 +158,8 @@ def test_the_describing_function_is_the_gain_of_a_linear_model(channels, plane):
     found = frequency.describing_function(model, x, y, amplitudes=[0.01, 0.2], plane=plane)
     G = frequency.gain(model, x, y).G[:, plane]
     for a in range(2):
-        np.testing.assert_allclose(found.gain[:, a], np.sqrt(2) * G[:, half[:, 0] % 8, half[:, 1] % 8], atol=2e-2)
+        np.testing.assert_allclose(found.gain[:, a], np.sqrt(2) * G[:, half[:, 0] % 8, half[:, 1] % 8],
+                                   atol=2e-2)
     assert np.abs(found.bias).max() < 1e-4
     assert np.nanmax(found.distortion[:, 1]) < 1e-1
     assert np.isnan(found.distortion).sum() == 2 * 3 * 3  # the three frequencies with a sign only
@@ -171,7 +177,8 @@ def test_small_waves_see_the_gradient_and_half_of_it_at_the_border_of_the_box(le
         expected = frequency.one_sided(response, x)[:, 0][:, u, v]
         errors = []
         for amplitude in (0.1, 0.003):
-            found = frequency.describing_function(lenet, x, y, amplitudes=[amplitude], frequencies=half, phases=16)
+            found = frequency.describing_function(lenet, x, y, amplitudes=[amplitude], frequencies=half,
+                                                  phases=16)
             error = np.square(np.abs(found.gain[:, 0] - expected)).mean() / np.square(np.abs(expected)).mean()
             errors.append(np.sqrt(error))
         assert errors[1] < 0.03 and errors[1] < errors[0] / 3, errors
@@ -192,7 +199,8 @@ def test_respond_adds_the_very_wave_and_clips():
         wave = frequency.fourier_basis(8, *waves[k], phase)
         x_adv = np.clip(x + (0.5, 3)[a] * wave[..., None] * direction, 0, 1).astype(np.float32)
         z = gradients.logits(model, x_adv)
-        np.testing.assert_allclose(margins[:, a, k, m], np.where(y == 0, 1, -1) * (z[:, 0] - z[:, 1]), atol=2e-4)
+        np.testing.assert_allclose(margins[:, a, k, m], np.where(y == 0, 1, -1) * (z[:, 0] - z[:, 1]),
+                                   atol=2e-4)
 
 
 def test_harmonics_and_bias_of_a_square():
@@ -203,7 +211,8 @@ def test_harmonics_and_bias_of_a_square():
         s = tf.reduce_sum((x - 0.5) * wave, axis=(1, 2, 3))
         return tf.stack([1 + s + s**2, tf.zeros_like(s)], axis=1) + 3
     x = np.full((1, 8, 8, 1), 0.5, np.float32)
-    found = frequency.describing_function(model, x, np.array([0]), amplitudes=[0.5], frequencies=[(1, 2), (2, 1)])
+    found = frequency.describing_function(model, x, np.array([0]), amplitudes=[0.5],
+                                          frequencies=[(1, 2), (2, 1)])
     np.testing.assert_allclose(found.gain[0, 0], [1, 0], atol=1e-4)
     np.testing.assert_allclose(found.bias[0, 0], [0.5**2 / 2, 0], atol=1e-4)
     np.testing.assert_allclose(found.distortion[0, 0, 0], 0.5 / 2, rtol=1e-2)
@@ -275,7 +284,8 @@ def test_the_gain_of_a_stage_is_that_of_its_derivative():
     """Of a dense layer h = W x the derivative is W: ||W e_k|| / ||h||, exactly."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(name="flat"),
-                              keras.layers.Dense(5, use_bias=False, name="dense"), keras.layers.Dense(3, name="logits")])
+                              keras.layers.Dense(5, use_bias=False, name="dense"),
+                              keras.layers.Dense(3, name="logits")])
     x = _images(2, 8, 1)
     W = model.get_layer("dense").kernel.numpy()
     found = frequency.stage_gain(model, x, "dense", draws=400)
@@ -298,7 +308,8 @@ def test_a_codec_without_quantisation_is_its_own_transfer_function():
     row, column = np.mgrid[:16, :16]
     for k, (u, v) in enumerate(half):  # the blocks of a complex wave, filtered one by one
         wave = np.exp(2j * np.pi * (u * row + v * column) / 16)
-        out = sum(jpeg.filtered(part[None, ..., None].astype(np.float32), [gains.astype(np.float32)])[0, ..., 0] * unit
+        out = sum(jpeg.filtered(part[None, ..., None].astype(np.float32),
+                                [gains.astype(np.float32)])[0, ..., 0] * unit
                   for part, unit in ((wave.real, 1), (wave.imag, 1j)))
         at = np.fft.fft2(out) / 256
         for i, j in [(0, 0), (1, 0), (3, 5), (7, 7)]:
@@ -358,7 +369,8 @@ def test_what_does_not_fit_is_refused(more, message):
 def test_other_bad_input():
     x, y = _images(2, 8, 1), np.array([0, 1])
     with pytest.raises(ValueError, match="images must be square, got 8 by 6"):
-        frequency.respond(lambda x: MODEL(tf.pad(x, ((0, 0), (0, 0), (0, 2), (0, 0)))), x[:, :, :6], y, amplitudes=[1])
+        frequency.respond(lambda x: MODEL(tf.pad(x, ((0, 0), (0, 0), (0, 2), (0, 0)))), x[:, :, :6], y,
+                          amplitudes=[1])
     with pytest.raises(ValueError, match="at most 4, Nyquist's of 8 pixels, got 5 and 0"):
         frequency.fourier_basis(8, 5, 0)
     with pytest.raises(ValueError, match="is zero on 8 pixels"):
@@ -370,6 +382,7 @@ def test_other_bad_input():
     with pytest.raises(ValueError, match="quality must be"):
         frequency.harmonic_matrix(x, 0, amplitude=1, frequencies=[(1, 1)])
     with pytest.raises(ValueError, match="no image is classified right"):
-        frequency.normalised(frequency.Gain(np.ones((1, 1, 8, 8)), np.ones((1, 1, 8, 8)), np.array([-1.0]), None))
+        frequency.normalised(frequency.Gain(np.ones((1, 1, 8, 8)), np.ones((1, 1, 8, 8)), np.array([-1.0]),
+                                            None))
     with pytest.raises(ValueError, match="steps must be an integer >= 1"):
         frequency.minimal_norm_at(MODEL, x, y, high=1.0, steps=0)

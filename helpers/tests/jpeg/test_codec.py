@@ -136,7 +136,8 @@ def test_random_blocks_come_whole_from_one_of_the_qualities():
 
 @pytest.fixture(scope="module")
 def lenet():
-    model, _, _ = networks.read_network(paths.place(paths.SHIPPED, networks.RECIPES["mnist", "lenet"].filename))
+    model, _, _ = networks.read_network(paths.place(paths.SHIPPED,
+                                                    networks.RECIPES["mnist", "lenet"].filename))
     data = datasets.load("mnist")
     return model, data.x_test[:60], data.y_test[:60]
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from helpers import attacks, datasets, jpeg
 from helpers.attacks import gradients
-from helpers.jpeg import gain as jpeg_gain
+from helpers.jpeg import gain
 from helpers.statistics import intervals
 
 
@@ -36,8 +36,8 @@ def test_the_closed_form_is_the_regression_of_the_quantiser(q, deviation):
     x, d = rng.laplace(0, 20, 400_000), rng.normal(0, deviation, 400_000)
     sampled = np.mean(np.round((x + d) / q) * q * d) / np.mean(d ** 2)
     values = x[:50_000].reshape(-1, 1, 1, 1, 1)
-    gain = jpeg_gain._mean_slope(values, np.full((1, 1, 1, 1), float(deviation)), np.full((1, 1), q))
-    np.testing.assert_allclose(gain.item(), sampled, atol=0.03)
+    slope = gain._mean_slope(values, np.full((1, 1, 1, 1), float(deviation)), np.full((1, 1), q))
+    np.testing.assert_allclose(slope.item(), sampled, atol=0.03)
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])

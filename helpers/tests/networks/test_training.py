@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from helpers import attacks, datasets, jpeg, networks
-from helpers.artifacts import paths as artifacts_paths
-from helpers.artifacts import store
+from helpers.artifacts import paths, store
 from helpers.networks import adversarial, batches, models, training
 from helpers.networks.recipes import Recipe
 from helpers.statistics import intervals
@@ -48,17 +47,17 @@ def _same(a, b):
 def test_a_killed_training_resumes_to_the_very_same_weights(made, tmp_path):
     elsewhere = tmp_path / "killed"
     child = subprocess.run([sys.executable, "-c", KILLED_AFTER_AN_EPOCH, str(elsewhere)],
-                           capture_output=True, cwd=artifacts_paths.ROOT)
+                           capture_output=True, cwd=paths.ROOT)
     assert child.returncode == -signal.SIGKILL
     names = {path.name for path in elsewhere.iterdir()}
     assert SMALL.filename not in names and len(names) == 2  # one epoch's weights and history
     whole, history = networks.load_or_train(SMALL)
     elsewhere.rename(tmp_path / "again")
-    artifacts_paths.MADE = tmp_path / "again"  # the fixture's monkeypatch puts it back
+    paths.MADE = tmp_path / "again"  # the fixture's monkeypatch puts it back
     resumed, resumed_history = networks.load_or_train(SMALL)
     assert _same(whole, resumed)
     assert resumed_history == history and len(history["loss"]) == SMALL.epochs
-    assert not list(artifacts_paths.MADE.rglob("*partial*"))
+    assert not list(paths.MADE.rglob("*partial*"))
 
 
 def test_a_finished_network_is_loaded_not_trained(made, monkeypatch):
@@ -66,20 +65,20 @@ def test_a_finished_network_is_loaded_not_trained(made, monkeypatch):
     monkeypatch.setattr(training, "_train", None)
     second, again = networks.load_or_train(SMALL)
     assert _same(first, second) and again == history
-    record = store.read_record(artifacts_paths.place(made, SMALL.filename))
+    record = store.read_record(paths.place(made, SMALL.filename))
     assert record["parameters"] == networks.as_json(SMALL)
     assert record["accuracies"]["test"]["n"] == 10000
     assert {"history", "seconds", "versions", "data_sha256", "sha256"} <= record.keys()
-    model, recipe, _ = networks.read_network(artifacts_paths.place(made, SMALL.filename))
+    model, recipe, _ = networks.read_network(paths.place(made, SMALL.filename))
     assert recipe == SMALL and _same(model, first)
-    path = artifacts_paths.place(made, SMALL.filename)
+    path = paths.place(made, SMALL.filename)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=SMALL.filename):
         networks.load_or_train(SMALL)
 
 
 def test_a_damaged_interrupted_training_is_refused_and_named(made):
-    weights, history = training._partial_paths(artifacts_paths.place(made, SMALL.filename))
+    weights, history = training._partial_paths(paths.place(made, SMALL.filename))
     made.mkdir()
     weights.write_bytes(b"half")
     history.write_text('{"started": 0, "seconds": 1, "history": {"loss": []}}')
@@ -94,7 +93,8 @@ def test_every_field_of_a_recipe_changes_the_name():
     other = {"dataset": "cifar10", "architecture": "resnet", "arguments": (("width", 2.0),),
              "epochs": 9, "batch_size": 64, "learning_rate": 0.01, "schedule": "constant",
              "warmup_epochs": 0, "shift": 3, "flip": False, "weight_decay": 0.1,
-             "validation_share": 0.1, "train_size": 400, "seed": 1, "eps": 0.1, "nb_iter": 2, "qualities": (50,),
+             "validation_share": 0.1, "train_size": 400, "seed": 1, "eps": 0.1, "nb_iter": 2,
+             "qualities": (50,),
              "optimizer": "adam", "label_noise": 0.1}
     assert other.keys() == {field.name for field in dataclasses.fields(Recipe)}
     plain, robust = SMALL, dataclasses.replace(SMALL, eps=0.2)  # nb_iter is of adversarial training
@@ -114,7 +114,7 @@ def test_training_on_jpeg_images_shows_jpeg_images(made):
     assert drawn.any(axis=0).all() and 60 < drawn[0].sum() < 140
     assert np.array_equal(labels, y[batch.order]) and np.array_equal(shown, batch[0][0])
     networks.load_or_train(recipe)
-    _, read, _ = networks.read_network(artifacts_paths.place(artifacts_paths.MADE, recipe.filename))
+    _, read, _ = networks.read_network(paths.place(paths.MADE, recipe.filename))
     assert read == recipe and "-jpeg-" in recipe.filename and recipe.model == "lenet-jpeg"
     assert training.recipe_of("mnist", "lenet-jpeg", 0) == networks.VACCINATED["mnist", "lenet"]
 
@@ -155,7 +155,7 @@ def test_adversarial_training_shows_what_it_says(made):
 def test_shipped_adversarial_networks_resist_as_promised(key):
     promised, eps = {("mnist", "lenet"): (0.85, 0.3), ("cifar10", "resnet"): (0.30, 8 / 255)}[key]
     recipe = networks.ADVERSARIAL[key]
-    model, read, record = networks.read_network(artifacts_paths.place(artifacts_paths.SHIPPED, recipe.filename))
+    model, read, record = networks.read_network(paths.place(paths.SHIPPED, recipe.filename))
     assert read == recipe and recipe.eps == eps
     history = record["history"]["val_robust_accuracy"]
     assert max(history) - history[-1] < 0.05  # no catastrophic overfitting
@@ -207,7 +207,7 @@ def test_shipped_networks_are_as_good_as_promised(key):
     promised = {("mnist", "lenet"): 0.990, ("mnist", "resnet"): 0.994,
                 ("cifar10", "lenet"): 0.68, ("cifar10", "resnet"): 0.905}[key]
     recipe = networks.RECIPES[key]
-    path = artifacts_paths.place(artifacts_paths.SHIPPED, recipe.filename)
+    path = paths.place(paths.SHIPPED, recipe.filename)
     model, read, record = networks.read_network(path)
     assert read == recipe and store.file_sha256(path) == record["sha256"]
     test = record["accuracies"]["test"]
@@ -234,7 +234,8 @@ def test_a_trajectory_passes_the_networks_of_shorter_recipes(made, monkeypatch):
     assert names == {name + end for name in (shorter.filename, PLAIN.filename) for end in ("", ".json")}
     monkeypatch.setattr(training, "_run", None)  # now nothing is trained
     again = {epoch: model.get_weights() for epoch, model in networks.trajectory(PLAIN, [2, 4])}
-    assert all(np.array_equal(a, b) for epoch in (2, 4) for a, b in zip(passed[epoch], again[epoch], strict=True))
+    assert all(np.array_equal(a, b) for epoch in (2, 4)
+               for a, b in zip(passed[epoch], again[epoch], strict=True))
 
 
 def test_a_trajectory_goes_on_where_it_was_left(made, monkeypatch):
@@ -255,7 +256,8 @@ def test_a_trajectory_goes_on_where_it_was_left(made, monkeypatch):
 
 
 @pytest.mark.parametrize("more, epochs, message", [
-    ({}, [0], r"epochs must be in 1\.\.4, got \[0\]"), ({}, [5], r"epochs must be in 1\.\.4"), ({}, [], "epochs must"),
+    ({}, [0], r"epochs must be in 1\.\.4, got \[0\]"), ({}, [5], r"epochs must be in 1\.\.4"),
+    ({}, [], "epochs must"),
     ({"schedule": "cosine"}, [1], "constant schedule"), ({"eps": 0.1}, [1], "natural training")])
 def test_a_trajectory_that_is_none_is_refused(more, epochs, message):
     with pytest.raises(ValueError, match=message):
@@ -264,7 +266,8 @@ def test_a_trajectory_that_is_none_is_refused(more, epochs, message):
 
 def test_wrong_labels_are_as_many_as_asked_for_and_other_ones():
     (x, told), (_, held), (_, test), _ = networks.images(PLAIN)
-    (same, true), (_, held_true), (_, test_true), _ = networks.images(dataclasses.replace(PLAIN, label_noise=0.0))
+    plain = networks.images(dataclasses.replace(PLAIN, label_noise=0.0))
+    (same, true), (_, held_true), (_, test_true), _ = plain
     assert np.array_equal(x, same)
     assert np.sum(told != true) == round(0.2 * len(true)) and set(told) == set(range(10))
     assert np.array_equal(held, held_true) and np.array_equal(test, test_true)  # what is measured is right
@@ -292,7 +295,7 @@ def test_a_recipe_survives_json():
 
 def test_any_checkpoint_can_be_read(made, tmp_path):
     model, _ = networks.load_or_train(SMALL)
-    read, name = networks.read_checkpoint(str(artifacts_paths.place(made, SMALL.filename)))
+    read, name = networks.read_checkpoint(str(paths.place(made, SMALL.filename)))
     assert name == "mnist" and _same(model, read)
     with pytest.raises(ValueError, match="there is no network at .*none.keras"):
         networks.read_checkpoint(tmp_path / "none.keras")
@@ -313,7 +316,7 @@ KINDS = {"natural": TINY, "adam": dataclasses.replace(TINY, optimizer="adam", le
 
 def _trained(recipe):
     """Return the weights of a recipe as trained now, as bytes."""
-    for path in artifacts_paths.MADE.rglob("*"):
+    for path in paths.MADE.rglob("*"):
         path.unlink()
     return b"".join(part.tobytes() for part in networks.load_or_train(recipe)[0].get_weights())
 
@@ -368,7 +371,7 @@ def test_a_validation_share_that_leaves_nothing_is_refused(made):
 def test_what_an_interrupted_training_left_goes_when_its_network_is_there(made):
     """Killed between keeping the network and clearing up."""
     networks.load_or_train(TINY)
-    for path in training._partial_paths(artifacts_paths.place(made, TINY.filename)):
+    for path in training._partial_paths(paths.place(made, TINY.filename)):
         path.write_bytes(b"half")
     networks.load_or_train(TINY)
     assert not list(made.rglob("*partial*"))
@@ -389,7 +392,7 @@ def test_a_trajectory_trains_nothing_beyond_what_is_missing(made, monkeypatch):
     ("accuracies", {name: {"n": 1, "correct": 2} for name in ("validation", "test")}), ("parameters", {}),
     ("parameters", {"dataset": "mnist", "architecture": "lenet", "arguments": [], "width": 3})])
 def test_a_networks_record_that_is_none_is_refused_by_name(lenet, field, value):
-    path = artifacts_paths.place(artifacts_paths.SHIPPED, networks.RECIPES["mnist", "lenet"].filename)
+    path = paths.place(paths.SHIPPED, networks.RECIPES["mnist", "lenet"].filename)
     record = json.loads(store.record_path(path).read_text())
     for content in ({**record, field: value}, {key: record[key] for key in record if key != field}):
         store.record_path(path).write_text(json.dumps(content))
@@ -398,9 +401,9 @@ def test_a_networks_record_that_is_none_is_refused_by_name(lenet, field, value):
 
 
 def test_all_networks_that_ship_have_sound_records():
-    paths = list(artifacts_paths.SHIPPED.rglob("network-*.keras"))
-    assert len(paths) > 10
-    for path in paths:
+    shipped = list(paths.SHIPPED.rglob("network-*.keras"))
+    assert len(shipped) > 10
+    for path in shipped:
         record = store.read_record(path)
         training._check_record(path, record)
         assert path.name == networks.from_json(record["parameters"]).filename
@@ -409,7 +412,7 @@ def test_all_networks_that_ship_have_sound_records():
 @pytest.mark.parametrize("text", ["[]", "{}", '{"started": "x", "seconds": 1, "history": {"loss": []}}',
                                   '{"started": 1, "seconds": 1, "history": {"loss": 1}}'])
 def test_a_history_that_is_none_is_refused_by_name(made, text):
-    weights, history = training._partial_paths(artifacts_paths.place(made, TINY.filename))
+    weights, history = training._partial_paths(paths.place(made, TINY.filename))
     made.mkdir()
     weights.write_bytes(b"half")
     history.write_text(text)

@@ -1,4 +1,5 @@
-"""Parameters: what may be is let through, everything else is refused by name, of a notebook and of a profile."""
+"""Parameters: what may be is let through, everything else is refused by name, of a notebook and of a profile.
+"""
 import copy
 import re
 
@@ -17,9 +18,11 @@ PROFILES = {path.stem: yaml.safe_load(path.read_text("utf8")) for path in parame
 
 
 @pytest.mark.parametrize("what, good, bad, said", [
-    ([None, range(1, 10)], (None, 1, 9), (0, 10, 1.0, True, "1", [1], float("nan")), "None or an integer in 1..9"),
+    ([None, range(1, 10)], (None, 1, 9), (0, 10, 1.0, True, "1", [1], float("nan")),
+     "None or an integer in 1..9"),
     (range(100, 201, 10), (100, 200), (105, 210), "an integer in 100..200 in steps of 10"),
-    ((0.0, 1.0), (0, 0.5, 1), (1.5, -1e-9, float("nan"), float("inf"), "0.5", False, None), r"a number in \[0.0, 1.0\]"),
+    ((0.0, 1.0), (0, 0.5, 1), (1.5, -1e-9, float("nan"), float("inf"), "0.5", False, None),
+     r"a number in \[0.0, 1.0\]"),
     (["all", "mnist"], ("all", "mnist"), ("cifar", None, 0), "'all' or 'mnist'"),
     (Listed((0, 1000)), ([0], [0, 2.5]),
      ([], [0, 0], [0, 0.0], [2, 1], [0, 1001], [True], [0, float("nan")], ["0"], (0,), 0, None, {"0": 0}),
@@ -42,7 +45,8 @@ def test_a_file_must_be_there(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("a file of another kind")
     for value in ("", " ", str(tmp_path), str(tmp_path / "other.keras"), there, 3, str(readme)):
-        with pytest.raises(ValueError, match=r"checkpoint must be None or the path of a file \(\.keras, .*\), got"):
+        with pytest.raises(ValueError,
+                           match=r"checkpoint must be None or the path of a file \(\.keras, .*\), got"):
             parameters.check({"checkpoint": value}, checkpoint=[None, FILE])
 
 
@@ -53,7 +57,8 @@ def _cell(**values):
 def test_only_the_last_cell_of_papermill_counts():
     wrong, right = _cell(sed=3), _cell(seed=4)
     check = lambda *history: parameters.check({"In": ["", *history, "check()"], "seed": 1}, seed=range(10))
-    with pytest.raises(ValueError, match=r"unknown parameter sed \(did you mean seed\?\): this notebook has seed$"):
+    with pytest.raises(ValueError,
+                       match=r"unknown parameter sed \(did you mean seed\?\): this notebook has seed$"):
         check(wrong)
     check(wrong, right)
     check()
@@ -61,9 +66,12 @@ def test_only_the_last_cell_of_papermill_counts():
         check(right, wrong)
     with pytest.raises(ValueError, match="unknown parameter a, b, c"):  # whatever papermill can write
         check(_cell(a=float("nan"), b=[1, {"x": -float("inf")}], c="two\nlines", seed=-1))
-    for own in ("# Parameters of my figures\nsize.width = 3\nsed = 4", "# Parameters\nsize.width = 3", "#Parameters\nsed = 4",
-                "# Parameters\nsed = 4 *", "# Parameters\na, sed = 1, 2", "# Parameters\nsed += 1", "# Parameters\nsed = other",
-                "# Parameters\nimport sed", "# Parameters\n%matplotlib inline", "# Parameters\nsed = 'a\0'", "%%prosa\n# Parameters"):
+    for own in ("# Parameters of my figures\nsize.width = 3\nsed = 4", "# Parameters\nsize.width = 3",
+                "#Parameters\nsed = 4",
+                "# Parameters\nsed = 4 *", "# Parameters\na, sed = 1, 2", "# Parameters\nsed += 1",
+                "# Parameters\nsed = other",
+                "# Parameters\nimport sed", "# Parameters\n%matplotlib inline", "# Parameters\nsed = 'a\0'",
+                "%%prosa\n# Parameters"):
         check(own)
         check(right, own)
         with pytest.raises(ValueError, match="unknown parameter sed"):
@@ -78,8 +86,10 @@ def test_a_whole_profile_by_hand_says_what_to_do():
 @pytest.mark.parametrize("given, message", [
     ({"dataset": "mnist", "n_gain": 10_000, "train_size": 54_210}, None),
     ({"dataset": "cifar10", "n_gain": 2_000, "train_size": 5_000}, None),
-    ({"dataset": "all", "n_gain": 2_001}, "n_gain must be at most 2000, the images at hand with dataset = 'all', got 2001"),
-    ({"dataset": "cifar10", "train_size": 5_010}, "train_size must be at most 5000, .*got 5010 .`make data` brings all")])
+    ({"dataset": "all", "n_gain": 2_001}, "n_gain must be at most 2000, the images at hand with dataset = "
+                                          "'all', got 2001"),
+    ({"dataset": "cifar10", "train_size": 5_010}, "train_size must be at most 5000, .*got 5010 .`make data` "
+                                                  "brings all")])
 def test_no_more_images_than_are_at_hand(given, message, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "DATA", tmp_path)
     given = {"n_gain": 10, "train_size": None} | given
@@ -93,8 +103,10 @@ def test_no_more_images_than_are_at_hand(given, message, tmp_path, monkeypatch):
     check()
 
 
-def _notebook(path, first="seed = 0  # seed\nsize = 3", check="parameters.check(globals(), seed=range(9), size=other)"):
-    cells = [nbformat.v4.new_code_cell(first, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("%%prosa\n{a b"),
+def _notebook(path, first="seed = 0  # seed\nsize = 3", check="parameters.check(globals(), seed=range(9), "
+                                                              "size=other)"):
+    cells = [nbformat.v4.new_code_cell(first, metadata={"tags": ["parameters"]}),
+             nbformat.v4.new_code_cell("%%prosa\n{a b"),
              nbformat.v4.new_markdown_cell("parameters.check(globals())"), nbformat.v4.new_code_cell(check)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     return path
@@ -123,7 +135,8 @@ def test_each_notebook_gets_its_own_of_a_profile(tmp_path):
     mine.write_text("")
     assert parameters.of_profile(mine, NOTEBOOKS[:2]) == {"01_datos": {}, "02_entrenamiento": {}}
     mine.write_text("size: [what, else]\nn_explorer: 2\n")  # what only that notebook's own cells can judge
-    assert parameters.of_profile(str(mine), [_notebook(tmp_path / "9 ñ.ipynb")]) == {"9 ñ": {"size": ["what", "else"]}}
+    assert parameters.of_profile(str(mine),
+                                 [_notebook(tmp_path / "9 ñ.ipynb")]) == {"9 ñ": {"size": ["what", "else"]}}
     bare = _notebook(tmp_path / "bare.ipynb", "seed: int = 0\na = b = seed", "print(seed)")
     mine.write_text("b: 2\nseed: 1\n")
     assert parameters.of_profile(mine, [bare]) == {"bare": {"b": 2, "seed": 1}}
@@ -131,10 +144,14 @@ def test_each_notebook_gets_its_own_of_a_profile(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("nn_attack: 5", r"no notebook has the parameter nn_attack \(did you mean n_attack"),
-    ("zzzz: 5\n3: 4\n", "no notebook has the parameter zzzz, 3"), ("n_attack: 20\nseed: 1\nn_attack: 30", "gives n_attack twice"),
-    ("- 1\n- 2\n", r"must hold parameters, a name and a value a line, got \[1, 2\]"), ("n_attack 5", "must hold parameters"),
+    ("zzzz: 5\n3: 4\n", "no notebook has the parameter zzzz, 3"), ("n_attack: "
+                                                                   "20\nseed: 1\nn_attack: 30",
+                                                                   "gives n_attack twice"),
+    ("- 1\n- 2\n", r"must hold parameters, a name and a value a line, got \[1, 2\]"),
+    ("n_attack 5", "must hold parameters"),
     ("n_attack: [1", "is not a readable YAML file"), (b"n: \xff", "is not a readable YAML file"),
-    ("a: 1\n---\nb: 2", "is not a readable YAML file"), ("{1: 2", "is not a readable"), ("? [1, 2]\n: 3", "is not a readable")])
+    ("a: 1\n---\nb: 2", "is not a readable YAML file"), ("{1: 2", "is not a readable"),
+    ("? [1, 2]\n: 3", "is not a readable")])
 def test_a_file_that_is_no_profile(refused, text, message):
     assert re.search(message, refused(text))
 
@@ -149,7 +166,8 @@ def test_values_that_a_notebook_would_refuse(refused, tmp_path):
             assert f"{name} must be" in refused(f"{name}: .nan", [path])
             assert f"{name} must be" in refused(f"{name}: ''", [path])
             assert f"{name} must be" in refused(f"{name}: true", [path])
-    for text in ("confidences: [0, 0]", "study_layers: [0, 2, 100000]", "study_epochs: []", "study_widths: [1, 2]",
+    for text in ("confidences: [0, 0]", "study_layers: [0, 2, 100000]", "study_epochs: "
+                                                                        "[]", "study_widths: [1, 2]",
                  "checkpoint: none.keras", "n_explorer: 0", "seed: 1e3", "train_size: 105", "dataset: no"):
         assert " must be " in refused(text)
     assert "(9)" in refused("seed: 9", [_notebook(tmp_path / "9.ipynb")])
@@ -165,7 +183,8 @@ def test_what_ships_passes_its_own_check():
         before = copy.deepcopy(defaults)
         parameters.check_given(path, defaults)
         assert defaults == before
-    with pytest.raises(ValueError, match=r"01_datos.ipynb has no parameter sed \(did you mean seed\?\); it has seed, "):
+    with pytest.raises(ValueError,
+                       match=r"01_datos.ipynb has no parameter sed \(did you mean seed\?\); it has seed, "):
         parameters.check_given(NOTEBOOKS[0], {"sed": 1})
     with pytest.raises(ValueError, match="epochs must be"):
         parameters.check_given(NOTEBOOKS[0], {"epochs": -1})

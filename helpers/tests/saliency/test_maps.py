@@ -29,7 +29,8 @@ def test_grad_cam_by_hand():
     kernel, bias = (w.numpy() for w in model.get_layer("first").weights)
     dense, _ = (w.numpy() for w in model.get_layer("logits").weights)
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    maps = np.maximum(bias + sum(padded[:, i:i + 6, j:j + 6] @ kernel[i, j] for i in range(3) for j in range(3)), 0)
+    maps = np.maximum(bias + sum(padded[:, i:i + 6, j:j + 6] @ kernel[i, j] for i in range(3)
+                                 for j in range(3)), 0)
     for c in range(4):
         slope = np.zeros_like(maps)
         weight = dense[:, c].reshape(3, 3, 3)
@@ -44,7 +45,8 @@ def test_grad_cam_by_hand():
     np.testing.assert_allclose(mixed[1], saliency.grad_cam(model, x, 3)[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("key, layer, side", [(("mnist", "lenet"), "c3", 10), (("cifar10", "resnet"), "stage3_block3_relu", 8)])
+@pytest.mark.parametrize("key, layer, side",
+                         [(("mnist", "lenet"), "c3", 10), (("cifar10", "resnet"), "stage3_block3_relu", 8)])
 def test_default_layers_and_sizes(key, layer, side):
     model, _ = networks.load_or_train(networks.RECIPES[key])
     data = datasets.load(key[0])
@@ -65,15 +67,19 @@ def test_nothing_gives_zeros():
 def test_a_linear_model_s_gradient():
     weights = RNG.normal(0, 1, (8, 3)).astype(np.float32)
     inputs = keras.Input((2, 2, 2))
-    model = keras.Model(inputs, keras.layers.Dense(3, use_bias=False, name="logits")(keras.layers.Flatten()(inputs)))
+    model = keras.Model(inputs,
+                        keras.layers.Dense(3, use_bias=False, name="logits")(keras.layers.Flatten()(inputs)))
     model.get_layer("logits").kernel.assign(weights)
     x = RNG.random((4, 2, 2, 2), np.float32)
     for c in range(3):
         exact = weights[:, c].reshape(2, 2, 2)
-        np.testing.assert_allclose(saliency.input_gradient(model, x, c), np.broadcast_to(exact, x.shape), atol=1e-6)
+        np.testing.assert_allclose(saliency.input_gradient(model, x, c), np.broadcast_to(exact, x.shape),
+                                   atol=1e-6)
         np.testing.assert_allclose(saliency.integrated_gradients(model, x, c, steps=2), x * exact, atol=1e-5)
-        np.testing.assert_allclose(saliency.smooth_grad(model, x, c, draws=2), np.broadcast_to(exact, x.shape), atol=1e-6)
-    np.testing.assert_allclose(saliency.magnitude(exact[None]), np.linalg.norm(exact, axis=2)[None], atol=1e-6)
+        np.testing.assert_allclose(saliency.smooth_grad(model, x, c, draws=2),
+                                   np.broadcast_to(exact, x.shape), atol=1e-6)
+    np.testing.assert_allclose(saliency.magnitude(exact[None]), np.linalg.norm(exact, axis=2)[None],
+                               atol=1e-6)
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.5])
@@ -89,25 +95,31 @@ def test_integrated_gradients_are_complete(lenet, baseline):
 def test_smooth_grad_is_the_mean_gradient(lenet):
     data = datasets.load("mnist")
     x, y = data.x_test[:2], data.y_test[:2]
-    np.testing.assert_allclose(saliency.smooth_grad(lenet, x, y, sigma=0, draws=3), saliency.input_gradient(lenet, x, y),
+    np.testing.assert_allclose(saliency.smooth_grad(lenet, x, y, sigma=0, draws=3),
+                               saliency.input_gradient(lenet, x, y),
                                atol=1e-5)
     one, two = (saliency.smooth_grad(lenet, x, y, draws=4, seed=s) for s in (0, 1))
-    assert not np.allclose(one, two) and np.array_equal(one, saliency.smooth_grad(lenet, x, y, draws=4, seed=0))
+    assert not np.allclose(one, two) and np.array_equal(one,
+                                                        saliency.smooth_grad(lenet, x, y, draws=4, seed=0))
 
 
 def test_the_cascade_changes_the_last_layers_only(lenet):
     x = datasets.load("mnist").x_test[:4]
-    np.testing.assert_allclose(gradients.logits(saliency.randomised(lenet, 0), x), gradients.logits(lenet, x), atol=1e-4)
+    np.testing.assert_allclose(gradients.logits(saliency.randomised(lenet, 0), x),
+                               gradients.logits(lenet, x), atol=1e-4)
     copy = saliency.randomised(lenet, 2, seed=3)
     for part in lenet.layers:
-        same = all(np.array_equal(a, b) for a, b in zip(part.get_weights(), copy.get_layer(part.name).get_weights()))
+        same = all(np.array_equal(a, b) for a, b in zip(
+            part.get_weights(), copy.get_layer(part.name).get_weights()))
         assert same == (part.name not in ("logits", "f6"))
     with pytest.raises(ValueError, match="count must be at most 5, the layers with weights, got 6"):
         saliency.randomised(lenet, 6)
 
 
 def test_random_layers_are_those_that_keras_draws_and_no_global_state_is_touched(lenet):
-    """Against Keras's own way, which seeds Python's generator; whatever seeds the layers' configurations hold."""
+    """Against Keras's own way, which seeds Python's generator; whatever seeds the layers' configurations
+    hold.
+    """
     x = datasets.load("mnist").x_test[:4]
     before = random.getstate(), str(np.random.get_state()), tf.compat.v1.random.get_seed(None)[0]
     copy = saliency.randomised(lenet, 5, seed=7)
@@ -116,10 +128,12 @@ def test_random_layers_are_those_that_keras_draws_and_no_global_state_is_touched
     expected = keras.models.clone_model(lenet)
     random.setstate(before[0])
     for name in ("c1", "c3", "c5", "f6", "logits"):
-        for one, two in zip(copy.get_layer(name).get_weights(), expected.get_layer(name).get_weights(), strict=True):
+        for one, two in zip(copy.get_layer(name).get_weights(), expected.get_layer(name).get_weights(),
+                            strict=True):
             assert np.array_equal(one, two)
     seeded = models.lenet((28, 28, 1), seed=3)
-    first, again, other = (saliency.randomised(seeded, 1, seed).get_layer("logits").kernel.numpy() for seed in (4, 4, 5))
+    first, again, other = (saliency.randomised(seeded, 1, seed).get_layer("logits").kernel.numpy()
+                           for seed in (4, 4, 5))
     assert np.array_equal(first, again) and not np.allclose(first, other)
     assert not np.allclose(first, seeded.get_layer("logits").kernel.numpy())
     assert gradients.logits(copy, x).shape == (4, 10)
@@ -130,7 +144,8 @@ def test_the_cascade_goes_into_models_inside():
     image = keras.Input((8, 8, 2))
     inner = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Conv2D(2, 3, padding="same", name="conv"),
                               keras.layers.BatchNormalization(name="bn")], name="inner")
-    z = keras.layers.Dense(3, name="logits")(keras.layers.Flatten()(inner(inner(keras.layers.Conv2D(2, 1, name="c1")(image)))))
+    z = keras.layers.Dense(3, name="logits")(
+        keras.layers.Flatten()(inner(inner(keras.layers.Conv2D(2, 1, name="c1")(image)))))
     model = keras.Model(image, z)
     inner.get_layer("bn").set_weights([w + 0.1 for w in inner.get_layer("bn").get_weights()])
     assert saliency.count_layers(model) == 4
@@ -171,7 +186,8 @@ def test_the_energy_on_the_salient_pixels():
     maps, delta = np.zeros((1, 4, 4)), np.zeros((1, 4, 4, 3))
     maps[0, 0, 0], delta[0, 0, 0], delta[0, 3, 3] = 5, 3, 1
     np.testing.assert_allclose(saliency.energy_share(delta, maps, 1 / 16), 0.9)
-    np.testing.assert_allclose(saliency.energy_share(np.ones((2, 4, 4, 1)), RNG.random((2, 4, 4)), 0.25), 0.25)
+    np.testing.assert_allclose(saliency.energy_share(np.ones((2, 4, 4, 1)), RNG.random((2, 4, 4)), 0.25),
+                               0.25)
     assert np.isnan(saliency.energy_share(np.zeros((1, 4, 4, 1)), maps)).all()
 
 
@@ -193,8 +209,10 @@ def test_centroids_divergence_and_similarity():
 
 def test_what_does_not_fit_is_refused():
     model, x = _tiny(), RNG.random((2, 6, 6, 2), np.float32)
-    assert np.array_equal(saliency.input_gradient(lambda x: model(x), x, 1), saliency.input_gradient(model, x, 1))
-    for function in (saliency.grad_cam, saliency.input_gradient, saliency.integrated_gradients, saliency.smooth_grad):
+    assert np.array_equal(saliency.input_gradient(lambda x: model(x), x, 1),
+                          saliency.input_gradient(model, x, 1))
+    for function in (saliency.grad_cam, saliency.input_gradient, saliency.integrated_gradients,
+                     saliency.smooth_grad):
         with pytest.raises(ValueError, match=r"labels must be in 0\.\.3, got 4"):
             function(model, x, 4)
     with pytest.raises(ValueError, match="a Keras model is needed"):
@@ -203,7 +221,8 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ValueError, match="y must hold integers"):
             saliency.grad_cam(model, x, label)
     for layer in ("nowhere", "logits"):
-        with pytest.raises(ValueError, match=f"layer must be one of the convolutional first, pool, got '{layer}'"):
+        with pytest.raises(ValueError, match="layer must be one of the convolutional first, pool, got "
+                                             f"'{layer}'"):
             saliency.grad_cam(model, x, 0, layer)
     with pytest.raises(ValueError, match="steps must be an integer >= 1"):
         saliency.integrated_gradients(model, x, 0, steps=0)
@@ -215,7 +234,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="no convolutional layer"):
         saliency.grad_cam(dense, x, 0)
     image = keras.Input((6, 6, 2))
-    z = keras.layers.Conv2D(3, 3, data_format="channels_first", name="first")(keras.layers.Permute((3, 1, 2))(image))
+    z = keras.layers.Conv2D(3, 3, data_format="channels_first",
+                            name="first")(keras.layers.Permute((3, 1, 2))(image))
     with pytest.raises(ValueError, match="layer first has its channels first"):
         saliency.convolutional(keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(z))))
     model.get_layer("first").kernel.assign(np.full((3, 3, 2, 3), 1e38))
@@ -233,7 +253,8 @@ class Subclassed(keras.Model):
     def __init__(self):
         super().__init__(name="subclassed")
         self.conv = keras.layers.Conv2D(3, 3, activation="relu", name="conv")
-        self.end = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4, name="logits")], name="end")
+        self.end = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4, name="logits")],
+                                    name="end")
 
     def call(self, x):
         return self.end(self.conv(x))
@@ -243,18 +264,24 @@ def _kinds():
     """Yield (name, model, the name of its only convolution): the same network in models of every kind."""
     image = keras.Input((6, 6, 2))
     end = [keras.layers.Flatten(), keras.layers.Dense(4, name="logits")]
-    yield "sequential", keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Conv2D(3, 3, activation="relu", name="conv"),
+    yield "sequential", keras.Sequential([keras.Input((6, 6, 2)),
+                                          keras.layers.Conv2D(3, 3, activation="relu", name="conv"),
                                           *end]), "conv"
-    yield "unbuilt", keras.Sequential([keras.layers.Conv2D(3, 3, activation="relu", name="conv"), keras.layers.Flatten(),
+    yield "unbuilt", keras.Sequential([keras.layers.Conv2D(3, 3, activation="relu", name="conv"),
+                                       keras.layers.Flatten(),
                                        keras.layers.Dense(4)]), "conv"
     yield "subclassed", Subclassed(), "conv"
     inner = keras.Model(image, _branch(image), name="inner")
-    yield "nested", keras.Sequential([keras.Input((6, 6, 2)), inner, keras.layers.Flatten(), keras.layers.Dense(4)]), "inner/conv"
-    outer = keras.Sequential([keras.Input((6, 6, 2)), keras.Model(image, _branch(image), name="inner")], name="outer")
-    yield "twice nested", keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(outer(image)))), "outer/inner/conv"
+    yield "nested", keras.Sequential([keras.Input((6, 6, 2)), inner, keras.layers.Flatten(),
+                                      keras.layers.Dense(4)]), "inner/conv"
+    outer = keras.Sequential([keras.Input((6, 6, 2)), keras.Model(image, _branch(image), name="inner")],
+                             name="outer")
+    yield "twice nested", keras.Model(
+        image, keras.layers.Dense(4)(keras.layers.Flatten()(outer(image)))), "outer/inner/conv"
 
 
-@pytest.mark.parametrize("kind, model, name", list(_kinds()), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("kind, model, name", list(_kinds()),
+                         ids=lambda value: value if isinstance(value, str) else "")
 def test_grad_cam_of_models_of_every_kind(kind, model, name):
     """With the weights of the functional network its maps are those of the functional network."""
     image = keras.Input((6, 6, 2))
@@ -272,18 +299,23 @@ def test_grad_cam_of_models_of_every_kind(kind, model, name):
     assert "call" not in vars(layers.parts_by_name(model)[name])  # as it was
 
 
-@pytest.mark.parametrize("layer", [keras.layers.SeparableConv2D(3, 3, name="only"), keras.layers.DepthwiseConv2D(3, name="only"),
-                                   keras.layers.Conv2DTranspose(3, 3, name="only")], ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("layer", [keras.layers.SeparableConv2D(3, 3, name="only"),
+                                   keras.layers.DepthwiseConv2D(3, name="only"),
+                                   keras.layers.Conv2DTranspose(3, 3, name="only")],
+                         ids=lambda layer: type(layer).__name__)
 def test_grad_cam_of_other_convolutions(layer):
-    model = keras.Sequential([keras.Input((6, 6, 2)), layer, keras.layers.MaxPooling2D(), keras.layers.Flatten(),
+    model = keras.Sequential([keras.Input((6, 6, 2)), layer, keras.layers.MaxPooling2D(),
+                              keras.layers.Flatten(),
                               keras.layers.Dense(4)])
     maps = saliency.grad_cam(model, RNG.random((3, 6, 6, 2), np.float32), [0, 1, 2])
     assert saliency.default_layer(model) == "only" and np.ptp(maps, axis=(1, 2)).max() > 0
 
 
 def test_maps_of_one_pixel_say_nowhere():
-    model = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3), classes=10, alpha=0.25, classifier_activation=None)
-    assert saliency.default_layer(model) == "conv_pw_11_relu"  # of 2 by 2, and 3 by 3 where they are only padded
+    model = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3), classes=10, alpha=0.25,
+                                         classifier_activation=None)
+    # of 2 by 2, and 3 by 3 where they are only padded
+    assert saliency.default_layer(model) == "conv_pw_11_relu"
     assert all(layers.called(model)[name][1:3] != (1, 1) for name in saliency.convolutional(model))
     with pytest.raises(ValueError, match="layer must be one of"):
         saliency.grad_cam(model, RNG.random((1, 32, 32, 3), np.float32), 0, "conv_pw_13_relu")
@@ -306,15 +338,19 @@ def test_a_layer_without_a_gradient_is_refused():
     z = keras.layers.Lambda(tf.stop_gradient)(keras.layers.Conv2D(2, 3, name="conv")(image))
     z = keras.layers.Concatenate()([keras.layers.Flatten()(z), keras.layers.Flatten()(image)])
     with pytest.raises(ValueError, match="no gradient passes from the logits to layer conv"):
-        saliency.grad_cam(keras.Model(image, keras.layers.Dense(4)(z)), RNG.random((1, 6, 6, 2), np.float32), 0, "conv")
+        saliency.grad_cam(keras.Model(image, keras.layers.Dense(4)(z)), RNG.random((1, 6, 6, 2), np.float32),
+                          0, "conv")
 
 
 def test_measures_refuse_what_is_no_pair_of_maps():
     maps = RNG.random((3, 9, 9))
     hole = maps.copy()
     hole[1, 2, 3] = np.nan
-    for measure in (saliency.spearman, saliency.ssim, saliency.overlap, saliency.centroid_shift, saliency.jensen_shannon):
-        for other, words in ((maps[:1], "of one shape"), (hole, "1 of 243 values are not"), (maps[:, :0], "N >= 1, got")):
+    for measure in (saliency.spearman, saliency.ssim, saliency.overlap, saliency.centroid_shift,
+                    saliency.jensen_shannon):
+        for other, words in ((maps[:1], "of one shape"), (hole, "1 of 243 "
+                                                                "values are not"),
+                                                                (maps[:, :0], "N >= 1, got")):
             with pytest.raises(ValueError, match=words):
                 measure(maps, other)
     for measure in (saliency.ssim, saliency.centroid_shift, saliency.jensen_shannon):

@@ -13,7 +13,8 @@ def test_a_trend_has_its_sign_and_size():
     found = trends.trend(rising)
     assert found.tau > 0.8 and found.p < 1e-6 and found.tau_low > 0.7
     assert found.low < 5 < found.high
-    np.testing.assert_allclose(found.effect, np.mean(rising[:, -1] - rising[:, 0]) / np.std(rising[:, -1] - rising[:, 0], ddof=1))
+    np.testing.assert_allclose(found.effect, np.mean(rising[:, -1] - rising[:, 0])
+                               / np.std(rising[:, -1] - rising[:, 0], ddof=1))
     falling = trends.trend(-rising)
     np.testing.assert_allclose([falling.tau, falling.change, falling.p], [-found.tau, -found.change, found.p])
 
