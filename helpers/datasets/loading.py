@@ -1,4 +1,4 @@
-"""MNIST and CIFAR-10 from files under `data/`, proved by their digests. Never touches the network.
+"""Registered data sets, from files under `data/`, proved by their digests. Never touches the network.
 
 Tracked: all of MNIST, and a part of CIFAR-10 (the first 500 training images of each class and the
 first 2,000 test images, in official order). The full CIFAR-10 is read if `make data` brought it
@@ -7,55 +7,21 @@ first 2,000 test images, in official order). The full CIFAR-10 is read if `make 
 import hashlib
 import zipfile
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from helpers.artifacts import files, paths, proofs, store
+from helpers.datasets import records
 
 BYTES = 2**28  # of all arrays of a data set: CIFAR-10 has 184 million
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
-# SHA-256 of the bytes of each uint8 array, in the order of ARRAYS.
-SHA256 = {
-    "mnist.npz": (
-        "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-        "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
-        "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
-        "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
-    "cifar10.npz": (
-        "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
-        "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-        "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
-        "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5"),
-    "cifar10_part.npz": (
-        "8408cb1d487a81dc74bed9bf922c2fd301fe2b1423ee16016de79a0f4ea9cff1",
-        "82b397643bd8851eecd4bf04f74438bf4aeeb7d1f9074791252a04fd9277c0f3",
-        "4946cb5ae9a2c68e6ca2da22e50da3b523358fd85ffaccfe834632e039845928",
-        "3902c3af7fa7672eec1fabac87b4a7d8e9846a916952a3f6b723ec75787df0f9"),
-}
 
-
-class ClassName(NamedTuple):
-    """A class's name: Spanish for display, English as published."""
-    es: str
-    en: str
-
-
-CLASS_NAMES = {
-    "mnist": tuple(ClassName(str(digit), str(digit)) for digit in range(10)),
-    "cifar10": (
-        ClassName("avión", "airplane"), ClassName("automóvil", "automobile"),
-        ClassName("ave", "bird"), ClassName("gato", "cat"), ClassName("ciervo", "deer"),
-        ClassName("perro", "dog"), ClassName("rana", "frog"), ClassName("caballo", "horse"),
-        ClassName("barco", "ship"), ClassName("camión", "truck")),
-}
-NAMES = tuple(CLASS_NAMES)
-
-
-class Dataset(NamedTuple):
-    """Images float32 in [0, 1], (N, H, W, C); labels int64, (N,); both read-only.
+class Images(NamedTuple):
+    """What is loaded: images float32 in [0, 1], (N, H, W, C); labels int64, (N,); both read-only.
 
     complete: whether these are all the official images.
     """
@@ -67,22 +33,44 @@ class Dataset(NamedTuple):
     class_names: tuple
     complete: bool
 
+    @property
+    def record(self):
+        """The data set's record."""
+        return records.record(self.name)
+
 
 def load(name):
-    """Return the Dataset "mnist" or "cifar10": the full set if it is under data/, else the part.
+    """Return the Images of a registered data set: the full set if it is under data/, else the part.
 
-    Raises ValueError for another name, and for a damaged file, which it names.
+    Raises ValueError for another name, and for a damaged file, or one of other images, which it names.
     """
-    if name not in NAMES:
-        raise ValueError(f"dataset must be one of {', '.join(NAMES)}, got {name!r}")
+    record, file = records.record(name), at_hand(name)
     files.sweep(paths.DATA)
-    filename = f"{name}.npz"
-    complete = (paths.DATA / filename).exists()
-    if not complete and name == "cifar10":
-        filename = "cifar10_part.npz"
-    path = paths.DATA / filename
-    arrays = _converted(path, filename, path.stat().st_mtime_ns)
-    return Dataset(name, *arrays, CLASS_NAMES[name], complete)
+    path = paths.DATA / file.name
+    arrays = _converted(path, file.sha256, path.stat().st_mtime_ns)
+    if arrays[0].shape[1:] != record.shape:
+        raise ValueError(f"{path} must hold images of shape {record.shape}, got {arrays[0].shape[1:]}")
+    return Images(name, *arrays, record.class_names, file == record.full)
+
+
+def at_hand(name):
+    """Return the ImageFile of a data set that is read: of all images if it is under data/, else the part."""
+    record = records.record(name)
+    return record.full if record.part is None or (paths.DATA / record.full.name).exists() else record.part
+
+
+def image_file(path):
+    """Return the ImageFile of an .npz of uint8 ARRAYS at `path`, for a record of one's own.
+
+    Raises ValueError where the file holds anything else.
+    """
+    arrays = _arrays(path)
+    for name, array in arrays.items():
+        if array.dtype != np.uint8:
+            raise ValueError(f"{path} must hold arrays of uint8, got {name} of {array.dtype}")
+    return records.ImageFile(str(Path(path).resolve()), tuple(array_sha256(arrays[name]) for name in ARRAYS),
+                             len(arrays["y_train"]), len(arrays["y_test"]),
+                             int(np.unique(arrays["y_train"], return_counts=True)[1].min()))
 
 
 def statistics(name):
@@ -107,11 +95,12 @@ def statistics(name):
 
 
 def statistics_of(data, splits=("train", "test")):
-    """Return the table of `statistics`, which keeps it, for these splits of a Dataset."""
+    """Return the table of `statistics`, which keeps it, for these splits of Images."""
     rows = []
     for split in splits:
         x, y = getattr(data, f"x_{split}"), getattr(data, f"y_{split}")
-        values = {f"class {k}": count for k, count in enumerate(np.bincount(y, minlength=10))}
+        counts = np.bincount(y, minlength=data.record.classes)
+        values = {f"class {k}": count for k, count in enumerate(counts)}
         for channel in range(x.shape[-1]):
             pixels = x[..., channel].astype(np.float64)
             values[f"mean {channel}"] = pixels.mean()
@@ -121,25 +110,30 @@ def statistics_of(data, splits=("train", "test")):
     return pd.DataFrame(rows)
 
 
-def read_checked(path, key):
-    """Return the arrays of the .npz at `path`, as a dict; they must be those of SHA256[key].
+def read_checked(path, sha256):
+    """Return the arrays of the .npz at `path`, as a dict; their digests must be these (ImageFile.sha256).
 
     Raises ValueError, naming the file, where it is unreadable or holds anything else.
     """
-    try:
-        arrays = files.arrays(path, ARRAYS, BYTES)
-    except FileNotFoundError:
-        raise
-    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zipfile.zlib.error) as error:
-        raise ValueError(f"{path} is damaged, or is not an .npz of {', '.join(ARRAYS)}: "
-                         f"{error}") from error
-    check(arrays, key, path)
+    arrays = _arrays(path)
+    check_arrays(arrays, sha256, path)
     return arrays
 
 
-def check(arrays, key, source):
-    """Raise ValueError, naming `source` and the array, unless `arrays` are those of SHA256[key]."""
-    for name, expected in zip(ARRAYS, SHA256[key]):
+def _arrays(path):
+    try:
+        return files.arrays(path, ARRAYS, BYTES)
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile,
+            zipfile.zlib.error) as error:
+        raise ValueError(f"{path} is damaged, or is not an .npz of {', '.join(ARRAYS)}: "
+                         f"{error}") from error
+
+
+def check_arrays(arrays, sha256, source):
+    """Raise ValueError, naming `source` and the array, unless `arrays` have these digests, as ARRAYS."""
+    for name, expected in zip(ARRAYS, sha256, strict=True):
         if array_sha256(arrays[name]) != expected:
             raise ValueError(f"{source} is damaged: {name} is not the official array "
                              f"(SHA-256 {array_sha256(arrays[name])[:16]}…, "
@@ -152,17 +146,18 @@ def array_sha256(array):
 
 
 def first_per_class(y, n):
-    """Return the sorted indices of the first n // 10 images of each of the 10 classes in y.
+    """Return the sorted indices of the first images of each class in y, n in all: n // classes of each.
 
-    For n <= 5,000 these are the same training images in the full CIFAR-10 and in its part.
+    Of CIFAR-10, for n <= 5,000, these are the same training images in the full set and in its part.
     """
-    return np.sort(np.concatenate([np.flatnonzero(y == k)[:n // 10] for k in range(10)]))
+    classes = np.unique(y)
+    return np.sort(np.concatenate([np.flatnonzero(y == k)[:n // len(classes)] for k in classes]))
 
 
 @lru_cache(maxsize=2)
-def _converted(path, key, modified):
+def _converted(path, sha256, modified):
     """Return the arrays as float32 in [0, 1] and int64, read-only: all callers share them."""
-    arrays = read_checked(path, key)
+    arrays = read_checked(path, sha256)
     converted = []
     for name in ARRAYS:
         array = arrays[name]

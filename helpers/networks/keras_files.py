@@ -36,7 +36,7 @@ def load_model(path, *, compiled=False):
 
 @contextlib.contextmanager
 def untouched_seeds():
-    """Leave Python's random numbers as they were: Keras draws seeds from them for each layer that it builds."""
+    """Leave Python's random numbers as they were: Keras draws a seed from them for each layer it builds."""
     state = random.getstate()
     try:
         yield
@@ -134,10 +134,10 @@ def read_checkpoint(path):
         raise ValueError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs: a network "
                          "must take images alone, and answer with logits alone")
     taken, given = (tuple(part[0].shape[1:]) for part in (model.inputs, model.outputs))
-    for name in datasets.NAMES:
-        shape, classes = datasets.load(name).x_test.shape[1:], len(datasets.CLASS_NAMES[name])
-        if len(taken) == 3 and all(side in (None, own) for side, own in zip(taken, shape)):
-            if given != (classes,):
-                raise ValueError(f"{path} answers with shape {given}: {name} needs {classes} logits an image")
+    for name, record in datasets.RECORDS.items():
+        if len(taken) == 3 and all(side in (None, own) for side, own in zip(taken, record.shape)):
+            if given != (record.classes,):
+                raise ValueError(f"{path} answers with shape {given}: {name} needs {record.classes} logits "
+                                 "an image")
             return model, name
     raise ValueError(f"{path} takes images of shape {taken}: those of no data set here")

@@ -37,8 +37,8 @@ class Recipe:
     peak; schedule: "constant", or "cosine" down to 0 after a linear warm-up of warmup_epochs (at
     most half of all epochs). shift, flip: augmentation, by up to `shift` pixels each way (mirrored at the
     border) and by horizontal flips. weight_decay: decoupled from the gradient, as in Keras's SGD.
-    validation_share: of the training images, held out of training. train_size: use the first
-    train_size / 10 training images of each class; None, all. eps: 0, natural training; else
+    validation_share: of the training images, held out of training. train_size: use as many
+    training images, the first of each class; None, all. eps: 0, natural training; else
     adversarial training, of `nb_iter` steps in the L-infinity ball of radius eps (see adversarial.py),
     which grows from 0 during the warm-up. qualities: train on JPEG images, each of a quality drawn
     from these; (), on the images as they are. optimizer: "sgd", with Nesterov's momentum, or "adam".
@@ -107,31 +107,32 @@ class Recipe:
                 f"{store.digest(as_json(self))}.keras")
 
 
+def _by_network(*recipes):
+    """Return recipes by their data set and architecture."""
+    return {(recipe.dataset, recipe.architecture): recipe for recipe in recipes}
+
+
 # The networks that ship with the project. Usual settings, fixed beforehand; the test set had no part.
-RECIPES = {
-    ("mnist", "lenet"): Recipe("mnist", "lenet", epochs=20, learning_rate=0.05, shift=2,
-                               weight_decay=1e-3),
-    ("mnist", "resnet"): Recipe("mnist", "resnet", epochs=5, learning_rate=0.1, shift=2,
-                                weight_decay=5e-3),
-    ("cifar10", "lenet"): Recipe("cifar10", "lenet", epochs=60, learning_rate=0.05, shift=4,
-                                 flip=True, weight_decay=1e-3),
-    ("cifar10", "resnet"): Recipe("cifar10", "resnet", epochs=45, learning_rate=0.1, shift=4,
-                                  flip=True, weight_decay=5e-3, warmup_epochs=2),
-}
+RECIPES = _by_network(
+    Recipe("mnist", "lenet", epochs=20, learning_rate=0.05, shift=2, weight_decay=1e-3),
+    Recipe("mnist", "resnet", epochs=5, learning_rate=0.1, shift=2, weight_decay=5e-3),
+    Recipe("cifar10", "lenet", epochs=60, learning_rate=0.05, shift=4, flip=True, weight_decay=1e-3),
+    Recipe("cifar10", "resnet", epochs=45, learning_rate=0.1, shift=4, flip=True, weight_decay=5e-3,
+           warmup_epochs=2))
 
 
 # Adversarially trained: after Madry et al. 2018 on MNIST, with N-FGSM (de Jorge et al. 2022) on CIFAR-10.
-ADVERSARIAL = {
-    ("mnist", "lenet"): Recipe("mnist", "lenet", epochs=40, learning_rate=0.05, warmup_epochs=10,
-                               weight_decay=0.0, eps=0.3, nb_iter=10),
-    ("cifar10", "resnet"): Recipe("cifar10", "resnet", epochs=30, learning_rate=0.1, shift=4,
-                                  flip=True, weight_decay=2e-3, warmup_epochs=2, eps=8 / 255),
-}
+ADVERSARIAL = _by_network(
+    Recipe("mnist", "lenet", epochs=40, learning_rate=0.05, warmup_epochs=10, weight_decay=0.0, eps=0.3,
+           nb_iter=10),
+    Recipe("cifar10", "resnet", epochs=30, learning_rate=0.1, shift=4, flip=True, weight_decay=2e-3,
+           warmup_epochs=2, eps=8 / 255))
 
 
 # Trained on JPEG images, Das et al.'s (2017) vaccination, with the qualities of SHIELD (2018).
-VACCINATED = {key: dataclasses.replace(RECIPES[key], epochs=epochs, qualities=(20, 40, 60, 80))
-              for key, epochs in ((("mnist", "lenet"), 20), (("cifar10", "resnet"), 30))}
+VACCINATED = _by_network(
+    dataclasses.replace(RECIPES["mnist", "lenet"], epochs=20, qualities=(20, 40, 60, 80)),
+    dataclasses.replace(RECIPES["cifar10", "resnet"], epochs=30, qualities=(20, 40, 60, 80)))
 
 
 KINDS = {"natural": RECIPES, "adversarial": ADVERSARIAL, "jpeg": VACCINATED}
@@ -146,7 +147,7 @@ def recipes_for(dataset="all", architecture="all", *, kind="natural", seed=0, ep
 
     kind: one of KINDS; of the others there may be none. epochs, train_size: instead of the recipes'
     own, where given. Without train_size, a recipe that neither ships nor has been trained takes the
-    training images at hand: all of them, or the tracked part of CIFAR-10. So every seed can be
+    training images at hand: all of them, or the tracked part. So every seed can be
     trained on a fresh clone, and the recipe says on what. Raises ValueError for a name that is not
     in RECIPES or KINDS.
     """

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from helpers import datasets
 from helpers.artifacts import files, paths, store
 from helpers.artifacts.progress import tqdm
 from helpers.networks import adversarial, batches, keras_files, models, recipes
@@ -61,7 +62,8 @@ def _network(path, sha256):
 def _check_record(path, record):
     """Raise ValueError, naming it, unless the record of a network tells its history and accuracies."""
     def numbers(values):  # None: what was not measured
-        return isinstance(values, list) and all(value is None or type(value) in (int, float) for value in values)
+        return isinstance(values, list) and all(
+            value is None or type(value) in (int, float) for value in values)
 
     def counts(part):
         return (isinstance(part, dict) and all(type(part.get(key)) is int for key in ("n", "correct"))
@@ -207,7 +209,8 @@ def _fit_adversarial(model, epoch, validation, bar):
 
 
 def _start(recipe, x, steps):
-    model = models.ARCHITECTURES[recipe.architecture](x.shape[1:], **dict(recipe.arguments), seed=recipe.seed)
+    build, classes = models.ARCHITECTURES[recipe.architecture], datasets.record(recipe.dataset).classes
+    model = build(x.shape[1:], classes, **dict(recipe.arguments), seed=recipe.seed)
     models.normalize(model, x)
     model.compile(optimizer=_optimizer(recipe, steps),
                   loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -43,12 +43,12 @@ def page(kept, path):
 
 def _embedded(recipe, kept):
     """Return a network's states as what JSON can hold."""
-    names = datasets.CLASS_NAMES[recipe.dataset]
+    record = datasets.record(recipe.dataset)
     arrays = {name: {"type": str(value.dtype), "shape": value.shape,
                      "data": _text(gzip.compress(value.tobytes(), mtime=0))} for name, value in kept.items()}
     return {"id": f"{recipe.dataset}-{recipe.model}", "name": text.network_name(recipe),
-            "classes": [name.es for name in names],
-            "radii": [text.radius(recipe.dataset, eps) for eps in states.EPS[recipe.dataset]],
+            "classes": [name.es for name in record.class_names],
+            "radii": [text.radius(recipe.dataset, eps) for eps in record.explorer_radii],
             "columns": states.columns(recipe.dataset), "arrays": arrays}
 
 
@@ -62,8 +62,8 @@ def main(profile, path):
     if not isinstance(given, dict):
         raise ValueError(f"{profile} must hold parameters, a name and a value a line, got {given!r}")
     given = DEFAULTS | {name: given[name] for name in DEFAULTS if name in given}  # the others are notebooks'
-    parameters.check(given, dataset=["all", *datasets.NAMES], seed=range(2**31), epochs=[None, range(1, 1001)],
-                     train_size=[None, range(100, 54211, 10)], **parameters.EXPLORER)
+    parameters.check(given, dataset=["all", *datasets.NAMES], seed=range(2**31),
+                     epochs=[None, range(1, 1001)], train_size=[None, range(100, 54211, 10)], **parameters.EXPLORER)
     per_class = given.pop("n_explorer")
     recipes = [recipe for kind in ("natural", "adversarial")
                for recipe in networks.recipes_for(kind=kind, **given)]

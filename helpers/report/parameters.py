@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from helpers import datasets
 from helpers.artifacts import paths, progress
 # Notebooks know the first two as parameters.FILE and parameters.Listed.
 from helpers.artifacts.values import FILE, Listed, require  # noqa: F401
@@ -25,7 +26,8 @@ def check(namespace, **allowed):
     parameter of the notebook. What a value may be: a list of choices, each a value or again one of these; a
     range of integers; a tuple (low, high) of real numbers, ends included; Listed(what, least); FILE. Unknown
     are the names that papermill injected and that are not in `allowed`. The sizes of OF_TEST, and train_size,
-    must not exceed the images at hand of the data sets that `dataset` names (MNIST, without such a parameter).
+    must not exceed the images at hand of the data set that `dataset` names ("all": of that which has fewest;
+    without such a parameter: of that which has most).
     """
     try:
         _check(namespace, allowed)
@@ -100,21 +102,25 @@ def _check_values(values, allowed):
     for name, what in allowed.items():
         if name in values:
             require(name, values[name], what)
-    dataset = values.get("dataset") if "dataset" in allowed else "mnist"
-    train, test = _at_hand(dataset)
-    for name, most in {"train_size": train, **dict.fromkeys(OF_TEST, test)}.items():
-        if name in allowed and (values.get(name) or 0) > most:
-            raise ValueError(f"{name} must be at most {most}, the images at hand with dataset = {dataset!r}, "
-                             f"got {values[name]}" + ("" if dataset == "mnist" else " (`make data` brings all)"))
+    named, dataset = "dataset" in allowed, values.get("dataset")
+    names, of_all = [dataset] if dataset in datasets.NAMES else datasets.NAMES, min if named else max
+    here, official = (_counts(names, of_all, file) for file in (
+        datasets.at_hand, lambda name: datasets.record(name).full))
+    for name, which in {"train_size": 0, **dict.fromkeys(OF_TEST, 1)}.items():
+        if name in allowed and (values.get(name) or 0) > here[which]:
+            raise ValueError(f"{name} must be at most {here[which]}, the images at hand"
+                             + (f" with dataset = {dataset!r}" if named else "") + f", got {values[name]}"
+                             + (" (`make data` brings all)" if official[which] > here[which] else ""))
 
 
-def _at_hand(dataset):
-    """Return how many (training, test) images there are at hand of the data sets chosen, the fewer of two.
+def _counts(names, of_all, file):
+    """Return how many (training, test) images these data sets have in their file(name), of_all the numbers.
 
-    Training images are the first of each class, of which MNIST has 5,421 of the rarest.
+    Training images are the first of each class, as many as there are of the rarest.
     """
-    cifar10 = (50_000, 10_000) if (paths.DATA / "cifar10.npz").exists() else (5_000, 2_000)
-    return {"mnist": (54_210, 10_000), "cifar10": cifar10}.get(dataset, min((54_210, 10_000), cifar10))
+    held = [(datasets.record(name), file(name)) for name in names]
+    return (of_all(record.classes * images.rarest for record, images in held),
+            of_all(images.test for _, images in held))
 
 
 def _injected(history):
@@ -166,7 +172,7 @@ def _declared(path):
                         for one in body.body if isinstance(one, (ast.Assign, ast.AnnAssign))
                         for target in getattr(one, "targets", None) or [one.target] if isinstance(target, ast.Name)}
         for call in ast.walk(body):
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == "parameters.check":
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("parameters.check", "prose.start"):
                 allowed = {word.arg: _evaluated(word.value) for word in call.keywords}
     return defaults, {name: what for name, what in allowed.items() if what is not NotImplemented}
 
@@ -183,9 +189,10 @@ def _parsed(cell):
 
 
 def _evaluated(node):
-    """Return the value of an expression of literals, ranges and names of this module; NotImplemented of others."""
+    """Return the value of an expression of literals, ranges, this module, datasets; else NotImplemented."""
     try:
         return eval(compile(ast.Expression(node), "<notebook>", "eval"),
-                    {"__builtins__": {}, "range": range, "parameters": sys.modules[__name__]})
+                    {"__builtins__": {}, "range": range, "datasets": datasets,
+                     "parameters": sys.modules[__name__]})
     except (NameError, AttributeError):
         return NotImplemented

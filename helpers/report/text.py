@@ -5,6 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 from IPython.display import Markdown, display
 
+from helpers import datasets
 from helpers.study import checks
 
 
@@ -60,9 +61,10 @@ def bracketed(value, low, high, decimals=None):
 
 def radius(dataset, eps):
     """Return an L-infinity radius as the field writes it: "8/255" on CIFAR-10, "0.3" on MNIST."""
-    if dataset != "cifar10" or eps in (0, 0.5):
+    unit = datasets.record(dataset).radius_unit
+    if unit == 1 or eps in (0, 0.5):
         return number(eps, 2).rstrip("0").rstrip(".") if eps else "0"
-    return f"{number(255 * eps, 1 if eps < 1 / 255 else 0)}/255"
+    return f"{number(unit * eps, 1 if eps < 1 / unit else 0)}/{unit}"
 
 
 def listing(words):
@@ -151,7 +153,7 @@ NETWORKS = {"lenet": "LeNet-5", "resnet": "ResNet-20",
 LAYERS = {"image": "imagen", "normalization": "normaliza", "c1": "C1", "s2": "S2", "c3": "C3",
           "s4": "S4", "c5": "C5", "f6": "F6", "stem": "entrada", "stage1": "etapa 1",
           "stage2": "etapa 2", "stage3": "etapa 3", "average": "promedio"}
-DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+DATASETS = {name: record.title for name, record in datasets.RECORDS.items()}
 
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "pgd_margin": "PGD", "carlini_wagner": "C&W", "noise": "ruido", "none": "ninguno"}
 KNOWLEDGE = {"blind": "no conoce JPEG", "identity": "códec verdadero, gradiente identidad",  # who attacks
@@ -200,7 +202,7 @@ CHECKS = {  # what the value of each of helpers.study.checks is, and its unit
 
 def network_name(recipe):
     """Return "LeNet-5 en MNIST" and the like, for a Recipe or any object with its two names."""
-    return f"{NETWORKS[recipe.model]} en {DATASETS[recipe.dataset]}"
+    return f"{NETWORKS[recipe.model]} en {datasets.record(recipe.dataset).title}"
 
 
 def checks_by_network(tables):

@@ -52,13 +52,21 @@ def test_logits(recipe, n=10_000):
     def check(kept):
         at_hand = min(len(kept["y"]), len(data.y_test))
         chosen = proofs.sample(np.random.default_rng(), at_hand, 500)
-        proofs.prove(kept["logits"].shape == (parameters["n"], 10) and len(kept["y"]) == parameters["n"]
+        proofs.prove(kept["logits"].shape == (parameters["n"], data.record.classes)
+                     and len(kept["y"]) == parameters["n"]
                      and np.array_equal(kept["y"][:at_hand], data.y_test[:at_hand])
-                     and proofs.same_logits(kept["logits"][chosen], predict(model, data.x_test[chosen])).all(),
+                     and proofs.same_logits(kept["logits"][chosen],
+                                            predict(model, data.x_test[chosen])).all(),
                      "logits", recipe)
 
     kept = store.cached("logits", parameters, make, check=check, sized=sized)
     return kept["logits"], kept["y"]
+
+
+def logits_of(dataset, architecture, n=10_000, **more):
+    """Return the `test_logits` of the network of this data set and architecture; more: as of networks.recipes_for."""
+    recipe, = networks.recipes_for(dataset, architecture, **more)
+    return test_logits(recipe, n)
 
 
 def logits_key(recipe, n):

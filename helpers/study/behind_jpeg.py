@@ -10,7 +10,7 @@ import numpy as np
 from helpers import attacks, datasets, jpeg, networks
 from helpers.artifacts import proofs, store
 from helpers.attacks import gradients
-from helpers.jpeg import attacker as jpeg_attacker
+from helpers.jpeg.attacker import aware_pgd, pgd_settings
 from helpers.study import under_attack, units
 
 QUALITIES = (0, 10, 25, 50, 75, 90)
@@ -20,10 +20,8 @@ DRAWS = 5  # of the defender, for each image
 FIXED = (10, 50, 90)  # of a defender whose quality the attacker knows
 AWARE = ("identity", "differentiable")  # as in jpeg.defended, at the defender's quality
 DRAWERS = ("blind", "one identity", "one differentiable", "mixed identity", "mixed differentiable")
-LADDERS = {"mnist": (0, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar10": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255)}
-RADII = {"mnist": (0, 0.1, 0.2), "cifar10": (0, 1 / 255, 4 / 255)}  # of `quality_drawn`
 LENGTHS = 4, 1, 15  # as of np.geomspace: the multiples of what Carlini & Wagner add, the longest first
-BRIEF, SLACK = 100, 1.2  # iterations of the search on loading; how far beyond what it finds a distance may lie
+BRIEF, SLACK = 100, 1.2  # iterations of the search on loading; how far beyond its result a distance may lie
 
 
 def answers_by_quality(model, x, qualities):
@@ -50,7 +48,7 @@ def recompute_jpeg_clean(parameters, kept, rng):
 
 
 def blind(recipe, attack, *, norm, n, seed=0):
-    """Return the answers to images attacked by who does not know of JPEG, over robustness's ladder.
+    """Return the answers to images attacked by who does not know of JPEG, over the data set's ladder.
 
     attack: one of under_attack.ATTACKS. dict: eps (K,), quality (Q,), answer (K, Q, n), y (n,). At each
     radius the attack is made anew, since one that breaks the bare network need not break this one.
@@ -74,7 +72,7 @@ def recompute_jpeg_blind(parameters, kept, rng):
 
 
 def _of_blind(recipe, attack, norm, seed):
-    return {"attack": attack, "norm": str(norm), "eps": list(under_attack.LADDERS[recipe.dataset, norm]),
+    return {"attack": attack, "norm": str(norm), "eps": list(datasets.record(recipe.dataset).ladders[norm]),
             "qualities": list(QUALITIES), "seed": seed, **under_attack.settings(attack)}
 
 
@@ -125,17 +123,18 @@ def recompute_jpeg_aware(parameters, kept, rng):
 
 
 def _of_aware(recipe, how, quality, seed):
-    return {"how": how, "quality": quality, "eps": list(LADDERS[recipe.dataset]), "seed": seed,
-            **jpeg_attacker.pgd_settings()}
+    return {"how": how, "quality": quality, "seed": seed,
+            "eps": list(datasets.record(recipe.dataset).jpeg_ladder), **pgd_settings()}
 
 
 def _aware(model, x, y, of):
-    """Return the function of (rows, eps, positions) to the answers to these rows of x attacked through JPEG."""
+    """Return the function of (rows, eps, positions) to the answers to these rows of x, attacked so."""
     quality = of["quality"]
     behind = jpeg.defended(model, quality, of["how"]) if quality else model
 
     def hit(rows, eps, positions):
-        x_adv = jpeg_attacker.aware_pgd(behind, x[rows], y[rows], eps=eps, seed=of["seed"], positions=positions) if eps else x[rows]
+        x_adv = aware_pgd(behind, x[rows], y[rows], eps=eps, seed=of["seed"],
+                          positions=positions) if eps else x[rows]
         return answers_by_quality(model, x_adv, [quality])[0]
     return hit
 
@@ -159,23 +158,24 @@ def quality_drawn(recipe, attacker, *, n, seed=0):
 
 
 def recompute_jpeg_drawn(parameters, kept, rng):
-    """Yield units of what `quality_drawn` keeps: some images at each radius, the larger sooner, in all draws."""
+    """Yield units of what `quality_drawn` keeps: some images in all draws, larger radii sooner."""
     of = parameters["attacker"], parameters["seed"]
     _, model, x, y = _case(parameters, lambda recipe: _of_drawn(recipe, *of))
     hit, eps = _drawn(model, x, y, parameters), parameters["eps"]
     yield units.same("images and radii", kept, {"y": y, "eps": eps})
     both = np.stack([kept["image"], kept["block"]])
     for k in (*_radii(eps, rng), 0):
-        yield units.same_answers_again(f"radius {eps[k]:.4g}", both[:, k], lambda rows: hit(rows, eps[k]), rng)
+        yield units.same_answers_again(f"radius {eps[k]:.4g}", both[:, k],
+                                       lambda rows: hit(rows, eps[k]), rng)
 
 
 def _of_drawn(recipe, attacker, seed):
-    return {"attacker": attacker, "qualities": list(DRAWN), "draws": DRAWS, "eps": list(RADII[recipe.dataset]),
-            "seed": seed, **jpeg_attacker.pgd_settings()}
+    return {"attacker": attacker, "qualities": list(DRAWN), "draws": DRAWS, "seed": seed,
+            "eps": list(datasets.record(recipe.dataset).drawn_radii), **pgd_settings()}
 
 
 def _drawn(model, x, y, of):
-    """Return the function of (rows, eps) to the answers to these rows attacked, image and block (2, DRAWS, R)."""
+    """Return the function of (rows, eps) to the answers to these rows, image and block, (2, DRAWS, R)."""
     expects, _, how = of["attacker"].partition(" ")
     behind = jpeg.defended(model, {"one": 50, "mixed": DRAWN}[expects], how) if how else model
     seed = of["seed"]
@@ -183,7 +183,7 @@ def _drawn(model, x, y, of):
     def hit(rows, eps):
         x_adv = x.copy()  # whole: what the defender draws for an image goes by its place
         if eps:
-            x_adv[rows] = jpeg_attacker.aware_pgd(behind, x[rows], y[rows], eps=eps, seed=seed, positions=rows)
+            x_adv[rows] = aware_pgd(behind, x[rows], y[rows], eps=eps, seed=seed, positions=rows)
         found = np.empty((2, DRAWS, len(rows)), np.int8)
         for draw in range(DRAWS):
             for kind, images in enumerate((jpeg.compress(x_adv, _qualities(len(x), seed, draw)),
@@ -212,7 +212,8 @@ def least_distances(recipe, quality, *, n):
     JPEG errs anyway; answer (n,), its answers without an attack; y (n,).
     """
     def make(model, x, y):
-        return {"l2": _nearest(model, x, y, quality), "answer": answers_by_quality(model, x, [quality])[0], "y": y}
+        answer = answers_by_quality(model, x, [quality])[0]
+        return {"l2": _nearest(model, x, y, quality), "answer": answer, "y": y}
     return _kept("jpeg_distances", recipe, n, _of_distances(quality), make, _brief_distances, 4)
 
 
@@ -229,7 +230,7 @@ def recompute_jpeg_distances(parameters, kept, rng):
 
 
 def _clean_distances(parameters, kept, rng):
-    """Yield units of what needs no search: the answers, and that 0 stands where they are wrong, only there."""
+    """Yield units of what needs no search: the answers, and that 0 stands just where they are wrong."""
     quality = parameters["quality"]
     _, model, x, y = _case(parameters, _of_distances(quality))
     yield units.same("images", kept, {"y": y})
@@ -258,7 +259,8 @@ def _brief_distances(parameters, kept, rng):
 
 
 def _of_distances(quality):
-    return {"quality": quality, "through": list(AWARE), "lengths": list(LENGTHS), **under_attack.CARLINI_WAGNER}
+    return {"quality": quality, "through": list(AWARE), "lengths": list(LENGTHS),
+            **under_attack.CARLINI_WAGNER}
 
 
 def _nearest(model, x, y, quality, through=AWARE, **search):

@@ -109,7 +109,7 @@ def monotone(eps, accuracies):
     return [row("monotone", 100 * np.diff(np.asarray(accuracies)[np.argsort(eps)]).max())]
 
 
-def reaches_chance(accuracy, chance=0.1):
+def reaches_chance(accuracy, chance):
     """Check that the accuracy under attack at the largest eps is no better than a guess."""
     return [row("chance", accuracy, chance)]
 

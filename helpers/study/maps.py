@@ -92,8 +92,8 @@ def _steady(measured):
 def _of_changes(recipe, attack, n, seed):
     search = under_attack.CARLINI_WAGNER if attack == "carlini_wagner" else under_attack.settings(attack)
     return {"network": recipe.filename, "split": "test", "n": n, "seed": seed, "attack": attack,
-            "eps": datasets.record(recipe.dataset).small, "quality": QUALITY, "shares": list(SHARES), "measures": list(MEASURES),
-            "methods": {name: SETTINGS[name] for name in SHOWN}, **search}
+            "eps": datasets.record(recipe.dataset).small, "quality": QUALITY, "shares": list(SHARES),
+            "measures": list(MEASURES), "methods": {name: SETTINGS[name] for name in SHOWN}, **search}
 
 
 def attacked_images(model, x, y, attack, dataset, seed=0, positions=None):
@@ -192,8 +192,9 @@ def _cascaded(model, x, y, methods, counts, seed):
 def made_into(recipe, source, target, *, n):
     """Return images of one class made into another: dict of index (n,), near and step, (n, H, W, C).
 
-    The first n test images of class source that the network has right (of 1,000; where it has none, the first of that
-    class); near, after targeted Carlini & Wagner; step, after targeted FGSM of the small radius, which may miss.
+    The first n test images of class source that the network has right (of 1,000; where it has none, the first
+    of that class); near, after targeted Carlini & Wagner; step, after targeted FGSM of the small radius, which
+    may miss.
     """
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     index = _images_of_class(model, data, source, n)
@@ -241,10 +242,10 @@ def _of_made_into(recipe, source, target, n):
 
 
 def cosine_to_classes(recipe, source, target, *, n):
-    """Return the cosine between what targeted Carlini & Wagner adds to images and the way to mean images: (n, classes).
+    """Return the cosine between what targeted Carlini & Wagner adds and the way to mean images, (n, classes).
 
-    The images of `made_into`; entry k is the way from the image to the mean training image of class k; NaN where nothing
-    was added.
+    The images of `made_into`; entry k is the way from the image to the mean training image of class k; NaN
+    where nothing was added.
     """
     data, kept = datasets.load(recipe.dataset), made_into(recipe, source, target, n=n)
     x = data.x_test[kept["index"]]
@@ -260,18 +261,19 @@ def random_share(dataset):
 
 
 def memorising_recipe(dataset, *, label_noise=0.0, seed=0, epochs=None, train_size=None):
-    """Return the recipe of a LeNet-5 that learns the labels of few images by heart, PUPIL."""
-    return networks.Recipe(dataset, "lenet", epochs=epochs or MEMORISING["epochs"], learning_rate=1e-3, schedule="constant", batch_size=32,
-                           optimizer="adam", train_size=train_size or MEMORISING["train_size"], label_noise=label_noise, seed=seed)
+    """Return the recipe of a LeNet-5 that learns the labels of few images by heart, as MEMORISING says."""
+    return networks.Recipe(dataset, "lenet", epochs=epochs or MEMORISING["epochs"], learning_rate=1e-3,
+                           schedule="constant", batch_size=32, optimizer="adam", label_noise=label_noise,
+                           train_size=train_size or MEMORISING["train_size"], seed=seed)
 
 
 def learnt_labels(dataset, *, n, seed=0, **size):
     """Return whether maps depend on the labels that a network was told: the second test of Adebayo et al. 2018.
 
-    Three networks of `pupil`, whose further arguments are **size: with the true labels, with the true labels and
-    another seed, and with random ones. dict: train_accuracy (3,), on the labels that each was told; for each of
-    METHODS (2, n), the rank correlation between the first network's map of the true class of the first n test
-    images, and the second's and the third's.
+    Three networks of `memorising_recipe`, whose further arguments are **size: with the true labels, with the
+    true labels and another seed, and with random ones. dict: train_accuracy (3,), on the labels that each was
+    told; for each of METHODS (2, n), the rank correlation between the first network's map of the true class of
+    the first n test images, and the second's and the third's.
     """
     data = datasets.load(dataset)
     x, y, random = data.x_test[:n], data.y_test[:n], random_share(dataset)

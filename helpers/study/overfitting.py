@@ -76,7 +76,7 @@ def measure_run(recipe, epochs, n, n_distance, settings):
     parts = []
     for epoch, model in networks.trajectory(recipe, epochs):
         parts.append({"epoch": epoch, "parameters": model.count_params(), **_fit(recipe, model),
-                      **_attacked(model, n), **_near(model, n_distance)})
+                      **_attacked(recipe, model, n), **_near(recipe, model, n_distance)})
     return {name: np.array([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -96,7 +96,7 @@ def recompute_overfitting_run(parameters, kept, rng):
     now = _fit(recipe, model)
     yield units.close("after an epoch", {name: kept[name][0] for name in now}, now, rtol=0.05, atol=0.05)
     few = proofs.FEW
-    right = np.array(_attacked(model, few)["right"])
+    right = np.array(_attacked(recipe, model, few)["right"])
     yield units.close("after an epoch, under attack", {"right": kept["right"][0, :, :, :few]}, {"right": right},
                       rtol=0, atol=0, share=0.95)
 
@@ -118,7 +118,8 @@ def consistent(parameters, kept):
     if formed:
         yield from _fits(kept)
         yield from _survives(kept["right"].astype(bool), kept["zero"].astype(bool), kept["test_accuracy"])
-        yield from _distances(kept, kept["right"][..., :near].astype(bool), radii)
+        yield from _distances(kept, kept["right"][..., :near].astype(bool), radii,
+                              datasets.record(parameters["recipe"]["dataset"]))
 
 
 def _fits(kept):
@@ -146,15 +147,15 @@ def _survives(right, zero, accuracy):
     yield units.holds("images whose gradient is zero", "not changed by FGSM of that loss", still)
 
 
-def _distances(kept, right, radii):
-    """Yield units of distances and profiles; right: (K, 6, E, n_distance)."""
+def _distances(kept, right, radii, data_set):
+    """Yield units of distances and profiles; right: (K, 6, E, n_distance); data_set: its record."""
     l2, (one, two) = kept["l2"], kept["slope"].swapaxes(0, 1)
     margin, loss = kept["profile"].swapaxes(0, 1).astype(float)
-    clean, side = right[:, 0, 0], np.sqrt(np.prod(datasets.load("mnist").x_test.shape[1:]))
+    clean, side = right[:, 0, 0], np.sqrt(np.prod(data_set.shape))
     yield units.holds("distances", "0 where the network errs, and only there",
                       ((l2 == 0) == ~clean).all() and (l2 >= 0).all() and ((margin[:, 0] > 0) == clean).all())
-    low, high = np.logaddexp(0, -margin), np.logaddexp(0, np.log(9) - margin)
-    yield units.holds("cross-entropies", "within what ten classes leave for their margins",
+    low, high = np.logaddexp(0, -margin), np.logaddexp(0, np.log(data_set.classes - 1) - margin)
+    yield units.holds("cross-entropies", "within what so many classes leave for their margins",
                       (loss >= low - 1e-4).all() and (loss <= high + 1e-4).all())
     linear = (margin[:, 0] - margin[:, 1]) / PROFILE[1] / np.maximum(two, 1e-12)
     falls = np.median(np.maximum(linear, 1e-3), axis=1) if l2.shape[1] >= proofs.FEW else np.ones(len(l2))
@@ -273,9 +274,9 @@ def _fit(recipe, model):
     return result
 
 
-def _attacked(model, n):
+def _attacked(recipe, model, n):
     """Return which of the first n test images survive which search at which radius."""
-    data = datasets.load("mnist")
+    data = datasets.load(recipe.dataset)
     x, y = data.x_test[:n], data.y_test[:n]
     radii = EPS + FAR
 
@@ -298,9 +299,9 @@ def _attacked(model, n):
     return {"right": [found[search] for search in SEARCHES], "zero": zero}
 
 
-def _near(model, n):
+def _near(recipe, model, n):
     """Return the least distance of the first n test images, and the landscape along the gradient."""
-    data = datasets.load("mnist")
+    data = datasets.load(recipe.dataset)
     x, y = data.x_test[:n], data.y_test[:n]
     right = gradients.logits(model, x).argmax(axis=1) == y
     l2 = np.zeros(len(x), np.float32)

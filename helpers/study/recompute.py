@@ -16,7 +16,7 @@ from helpers.study import accuracy, checks, scrutiny, under_attack
 
 NORMS = {str(norm): norm for norm in attacks.NORMS}
 MANY = 4 * proofs.FEW  # images, where an attack is one gradient
-SEARCHES = 0.05  # relative, of two searches for one minimum: other implementations' differ by up to 3 % on ours
+SEARCHES = 0.05  # relative, of two searches for one minimum: those of other libraries differ by up to 3 %
 
 
 def network_and_images(parameters):
@@ -37,28 +37,32 @@ def recompute_answers(parameters, kept, rng):
     recipe, model, x, y = network_and_images(parameters)
     attack, norm, seed = parameters["attack"], NORMS[parameters["norm"]], parameters["seed"]
     same_key(parameters, under_attack.answers_key(recipe, attack, norm=norm, n=parameters["n"], seed=seed))
+    data_set = datasets.record(recipe.dataset)
     yield ("images, radii and what breaks stays broken", "so", "so or not",
-           under_attack.well_formed(kept, under_attack.LADDERS[recipe.dataset, norm], y, attack))
+           under_attack.well_formed(kept, data_set.ladders[norm], y, attack, data_set.classes))
     yield "without an attack", *_compared(kept["answer"][0], gradients.logits(model, x), attacked=False)
+    size = proofs.FEW if attack.startswith("pgd") else MANY
     for turn in itertools.count():
         if turn % 2:
-            k, rows = under_attack.telling(kept, attack, rng, proofs.FEW if attack.startswith("pgd") else MANY)
+            k, rows = under_attack.telling(kept, attack, rng, size)
         else:
             k = int(rng.integers(1, len(kept["eps"])))
             left = kept["answer"][k - 1] == kept["y"] if attack.startswith("pgd") else np.ones(len(y), bool)
-            rows = proofs.sample(rng, np.flatnonzero(left), proofs.FEW if attack.startswith("pgd") else MANY)
+            rows = proofs.sample(rng, np.flatnonzero(left), size)
         if len(rows):
             now = under_attack.answers_anew(model, x, kept, attack, k, rows, norm=norm, seed=seed)
-            what = f"{attack}, {under_attack.NORM_NAMES[norm]}, eps {kept['eps'][k]:.4g}, images {_listed(rows)}"
+            what = (f"{attack}, {under_attack.NORM_NAMES[norm]}, eps {kept['eps'][k]:.4g}, "
+                    f"images {_listed(rows)}")
             yield what, *_compared(kept["answer"][k, rows], now, attacked=attack != "noise")
 
 
 def recompute_robust_accuracy(parameters, kept, rng):
-    """Compare a table of under_attack.robust_accuracy_table with the kept answers; attack anew along their ladders."""
+    """Compare an under_attack.robust_accuracy_table with the kept answers; attack anew along their ladders."""
     recipes = [networks.recipe_named(name) for name in parameters["networks"]]
     n, seed, groups = parameters["n"], parameters["seed"], under_attack.groups_of(recipes)
     same_key(parameters, under_attack.robust_accuracy_key(recipes, n=n, seed=seed))
-    yield "rows, and intervals by their values", "so", "so or not", under_attack.table_follows(kept, groups, n)
+    follows = under_attack.table_follows(kept, groups, n)
+    yield "rows, and intervals by their values", "so", "so or not", follows
     while True:
         recipe, attack, norm = group = groups[rng.integers(len(groups))]
         what = f"{recipe.dataset} {recipe.model} {attack} {under_attack.NORM_NAMES[norm]}"
@@ -73,7 +77,8 @@ def recompute_transfer(parameters, kept, rng):
     """Make images of under_attack.transfer anew, and ask all networks."""
     recipe, _, x, y = network_and_images(parameters)
     others = [networks.recipe_named(name) for name in parameters["others"]]
-    same_key(parameters, under_attack.transfer_key(recipe, others, n=parameters["n"], seed=parameters["seed"]))
+    same_key(parameters, under_attack.transfer_key(
+        recipe, others, n=parameters["n"], seed=parameters["seed"]))
     trained = under_attack.victims(recipe, others)
     yield "labels", "so", "so or not", np.array_equal(kept["y"], y)
     for attack in itertools.cycle(("none", *under_attack.TRANSFERRED)):
@@ -93,7 +98,8 @@ def recompute_carlini_wagner(parameters, kept, rng):
         under_attack.targeted_set(recipe, per_class=n)  # raises ValueError where they are not what they claim
     else:
         under_attack.untargeted_set(recipe, n=n, confidence=confidence)
-    x = np.repeat(datasets.load(recipe.dataset).x_test[kept["index"]], 9 if targeted else 1, axis=0)
+    others = datasets.record(recipe.dataset).classes - 1 if targeted else 1
+    x = np.repeat(datasets.load(recipe.dataset).x_test[kept["index"]], others, axis=0)
     y = (kept["target"] if targeted else kept["y"]).ravel()
     yield "answers, distances, box and boundary", "so", "so", True
     while True:
@@ -107,7 +113,8 @@ def recompute_confidence(parameters, kept, rng):
     recipe, other = (networks.recipe_named(parameters[name]) for name in ("network", "other"))
     told, n = parameters["confidences"], parameters["n"]
     same_key(parameters, under_attack.confidence_key(recipe, other, confidences=told, n=n))
-    data, ((model, _), (rival, _)) = datasets.load(recipe.dataset), map(networks.load_or_train, (recipe, other))
+    data = datasets.load(recipe.dataset)
+    (model, _), (rival, _) = map(networks.load_or_train, (recipe, other))
     index = under_attack.first_right(model, data, 2 * n + 100)[:n]
     x, y = data.x_test[index], data.y_test[index]
     yield ("confidences, order and no shorter step that succeeds", "so", "so or not", np.array_equal(
@@ -131,11 +138,12 @@ def recompute_logits(parameters, kept, rng):
         missing = f"{parameters['n'] - len(y)} of the {parameters['n']} images are not here: make data"
         yield "the rest", "", missing, None
     yield ("labels and shape", "so", "so or not", np.array_equal(kept["y"][:len(y)], y)
-           and kept["logits"].shape == (parameters["n"], 10))
+           and kept["logits"].shape == (parameters["n"], datasets.record(recipe.dataset).classes))
     while True:
         rows = proofs.sample(rng, len(y), 500)
         same = proofs.same_logits(kept["logits"][rows], accuracy.predict(model, x[rows]))
-        yield f"logits of {len(rows)} images", f"{len(rows)} images", f"{same.sum()} the same", bool(same.all())
+        yield (f"logits of {len(rows)} images", f"{len(rows)} images", f"{same.sum()} the same",
+               bool(same.all()))
 
 
 def recompute_accuracy(parameters, kept, rng):
@@ -175,12 +183,13 @@ def recompute_checks(parameters, kept, rng):
         values = found.set_index("check").value.reindex(rows.check).to_numpy()
         image = np.array([_OF_AN_IMAGE.get(check, 0) for check in rows.check]) / parameters["n_check"]
         same = np.abs(values - rows.value) <= np.maximum(image, 0.02 * np.abs(rows.value)) + 1e-6
-        yield (f"{parameters['network']}, {name}", dict(zip(rows.check, values)), dict(zip(rows.check, rows.value)),
+        yield (f"{parameters['network']}, {name}", dict(zip(rows.check, values)),
+               dict(zip(rows.check, rows.value)),
                bool((same | (np.isnan(values) & np.isnan(rows.value))).all()))
     yield "no check less or more", told - expected, expected - told, told == expected
 
 
-# By how much one of n images changes a check, times n; by as much two searches differ in a hundred (more_search).
+# By how much one of n images changes a check, times n; by as much two searches differ (more_search).
 _OF_AN_IMAGE = {
     "clean_accuracy": 1, "pgd_beats_fgsm": 1, "zero_gradient": 1, "zero_eps": 100, "more_iterations": 100,
     "more_restarts": 100, "white_box_transfer": 100, "transfer_noise": 100, "masking_loss": 100,

@@ -12,7 +12,6 @@ from helpers.study import behind_jpeg, checks, under_attack
 
 FEW = 20  # images with which it is tried whether more steps of a search serve
 SQUARE = 1000  # iterations of the attack without gradients
-SMALL = {"mnist": 0.1, "cifar10": 2 / 255}  # the small radius, L-infinity, of the checks of JPEG
 
 
 def of_attacks(recipe, rival, *, n_check, few, seed, more=()):
@@ -28,17 +27,19 @@ def of_attacks(recipe, rival, *, n_check, few, seed, more=()):
 def attacks_key(recipe, rival, *, n_check, few, seed):
     """Return the parameters by which `of_attacks` is kept."""
     return {"of": "attacks", "network": recipe.filename, "rival": rival.filename, "n_check": n_check, "few": few,
-            "seed": seed, "eps": under_attack.REFERENCE[recipe.dataset], "bounds": checks.bounds_as_kept(),
+            "seed": seed, "eps": datasets.record(recipe.dataset).reference, "bounds": checks.bounds_as_kept(),
             "attacks": {attack: under_attack.settings(attack) for attack in under_attack.ATTACKS},
             "carlini_wagner": under_attack.CARLINI_WAGNER, "square": SQUARE}
 
 
 def attack_groups(recipe, rival, *, n_check, few, seed):
     """Return the checks of `of_attacks` in groups: dict from a name to a function that returns rows."""
-    data, eps = datasets.load(recipe.dataset), under_attack.REFERENCE[recipe.dataset]
+    data = datasets.load(recipe.dataset)
+    eps = data.record.reference
     (model, _), (other, _) = map(networks.load_or_train, (recipe, rival))
     x, y = data.x_test[:n_check], data.y_test[:n_check]
-    pgd = {"eps": eps, "eps_iter": under_attack.STRIDE * eps / under_attack.NB_ITER, "nb_iter": under_attack.NB_ITER}
+    pgd = {"eps": eps, "eps_iter": under_attack.STRIDE * eps / under_attack.NB_ITER,
+           "nb_iter": under_attack.NB_ITER}
 
     @functools.cache
     def made(attack, source=model):
@@ -73,15 +74,16 @@ def of_jpeg(recipe, *, n_check, seed, quality=50, more=()):
 def jpeg_key(recipe, *, n_check, seed, quality):
     """Return the parameters by which `of_jpeg` is kept."""
     return {"of": "jpeg", "network": recipe.filename, "n_check": n_check, "quality": quality, "seed": seed,
-            "eps": SMALL[recipe.dataset], "through": list(behind_jpeg.AWARE), "nb_iter": attacker.NB_ITER,
-            "stride": attacker.STRIDE, "blind": under_attack.settings("pgd_margin"), "fixed": list(behind_jpeg.FIXED),
+            "eps": datasets.record(recipe.dataset).small, "through": list(behind_jpeg.AWARE),
+            "nb_iter": attacker.NB_ITER, "stride": attacker.STRIDE, "fixed": list(behind_jpeg.FIXED),
+            "blind": under_attack.settings("pgd_margin"),
             "bounds": checks.bounds_as_kept()}
 
 
 def jpeg_groups(recipe, *, n_check, seed, quality):
     """Return the checks of `of_jpeg` in groups: dict from a name to a function that returns rows."""
-    data, (model, _), eps = datasets.load(recipe.dataset), networks.load_or_train(recipe), SMALL[recipe.dataset]
-    x, y = data.x_test[:n_check], data.y_test[:n_check]
+    data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
+    x, y, eps = data.x_test[:n_check], data.y_test[:n_check], data.record.small
     behind = {how: jpeg.defended(model, quality, how) for how in behind_jpeg.AWARE}
 
     @functools.cache

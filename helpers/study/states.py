@@ -1,4 +1,4 @@
-"""What the explorer shows of a network, kept: images attacked and behind JPEG, its answers, where it looks."""
+"""What the explorer shows of a network, kept: images attacked and behind JPEG, answers, where it looks."""
 import numpy as np
 
 from helpers import attacks, datasets, frequency, jpeg, networks, saliency
@@ -6,7 +6,6 @@ from helpers.artifacts import proofs, store
 from helpers.attacks import gradients
 from helpers.study import under_attack, units
 
-EPS = {"mnist": (0, 0.05, 0.1, 0.2, 0.3), "cifar10": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255)}  # L-infinity
 SIZED = ("noise", "fgsm", "pgd_margin")  # the attacks of a given size eps; Carlini & Wagner's has none
 QUALITIES = (90, 50, 10)  # of JPEG, after none
 HIGH = 0.25  # cycles per pixel, from which on a frequency counts as high
@@ -18,8 +17,8 @@ PIXELS = {"pgd_margin": 0.5, "carlini_wagner": 0.0}
 
 def columns(dataset):
     """Return the S attacked versions of an image that are kept, pairs (attack, number of its eps or None)."""
-    return [("none", 0), *((attack, k) for attack in SIZED for k in range(1, len(EPS[dataset]))),
-            ("carlini_wagner", None)]
+    levels = range(1, len(datasets.record(dataset).explorer_radii))
+    return [("none", 0), *((attack, k) for attack in SIZED for k in levels), ("carlini_wagner", None)]
 
 
 def states(recipe, *, per_class=1, seed=0):
@@ -28,9 +27,9 @@ def states(recipe, *, per_class=1, seed=0):
     dict of arrays over I images, the S `columns` and Q = 1 + len(QUALITIES) qualities, none first. index, y
     (I,); x (I, H, W, C), levels of 8 bits; delta, int8 (I, S, H, W, C), and its unit scale (I, S): the
     perturbation without JPEG; behind, uint8 (I, S, Q - 1, H, W, C): the levels behind JPEG (`shown_images`
-    reads these three). Of the image shown, (I, S, Q, ...): logits (10,); l2, linf of its difference from x; high,
-    the share of the difference's energy beyond HIGH, NaN where it has none; cam, uint8 (2, H, W): Grad-CAM
-    of the true class and of the answer, in 255ths of top (I,), the largest of all states of an image.
+    reads these three). Of the image shown, (I, S, Q, ...): logits (classes,); l2, linf of its difference from
+    x; high, the share of the difference's energy beyond HIGH, NaN where it has none; cam, uint8 (2, H, W):
+    Grad-CAM of the true class and of the answer, in 255ths of top (I,), the largest of all states of an image.
     Raises ValueError for what does not fit, and where the network has no image right.
     """
     gradients.check_count("per_class", per_class)
@@ -85,7 +84,8 @@ def explored(model, x, y, attack, level, dataset, seed=0):
         return x
     if attack == "carlini_wagner":
         return under_attack.usual_carlini_wagner(model, x, y)
-    return under_attack.attacked(model, x, y, attack, eps=EPS[dataset][level], seed=seed)
+    eps = datasets.record(dataset).explorer_radii[level]
+    return under_attack.attacked(model, x, y, attack, eps=eps, seed=seed)
 
 
 def shown_images(kept):
@@ -99,7 +99,7 @@ def shown_images(kept):
 
 
 def high_share(delta):
-    """Return the share of the luma's energy beyond HIGH of differences (N, H, W, C), (N,), zero frequency apart.
+    """Return the share of the luma's energy beyond HIGH of differences (N, H, W, C), (N,), without frequency 0.
 
     NaN where there is no energy but at zero.
     """
@@ -152,7 +152,8 @@ def _of_states(recipe, per_class, seed):
     return {"network": recipe.filename, "split": "test", "per_class": per_class, "seed": seed, "high": HIGH,
             "attacks": {"carlini_wagner": under_attack.CARLINI_WAGNER} | {
                 attack: under_attack.settings(attack) for attack in SIZED},
-            "eps": list(EPS[recipe.dataset]), "qualities": list(QUALITIES), "among": SEARCH}
+            "eps": list(datasets.record(recipe.dataset).explorer_radii), "qualities": list(QUALITIES),
+            "among": SEARCH}
 
 
 def _column_agrees(kept, s, rows, delta, share):
@@ -194,4 +195,5 @@ def _maps_agree(model, kept, rng):
     now = np.stack([saliency.grad_cam(model, shown, of) for of in (kept["y"][i], answer)], axis=1)
     was = kept["cam"][i, s, q] / np.float32(255) * kept["top"][i][:, *[np.newaxis] * 3]
     near = np.isclose(was, now, rtol=0.1, atol=0.02 * kept["top"][i].max())
-    return units.holds("maps", f"{near.mean():.0%} of the pixels of {proofs.FEW} are theirs", near.mean() > 0.9)
+    share = near.mean()
+    return units.holds("maps", f"{share:.0%} of the pixels of {proofs.FEW} are theirs", share > 0.9)

@@ -14,14 +14,6 @@ from helpers.statistics import intervals
 from helpers.study import accuracy
 
 NB_ITER, STRIDE = 40, 2.5  # of PGD; eps_iter is STRIDE eps / NB_ITER, after Madry et al. 2018
-REFERENCE = {"mnist": 0.3, "cifar10": 8 / 255}  # the L-infinity radius that papers report
-LADDERS = {
-    ("mnist", np.inf): (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
-    ("mnist", 2): (0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 7, 10),
-    ("cifar10", np.inf): (0, 0.5 / 255, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 32 / 255,
-                          64 / 255, 0.5),
-    ("cifar10", 2): (0, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16),
-}
 LOSSES = {"fgsm": "cross_entropy", "fgsm_margin": "margin", "pgd": "cross_entropy",
           "pgd_margin": "margin"}
 ATTACKS = (*LOSSES, "noise")
@@ -55,14 +47,14 @@ def settings(attack):
 
 
 def answers(recipe, attack, *, norm, n, seed=0):
-    """Return the network's answers under an attack, over its ladder of K radii and n test images.
+    """Return the network's answers under an attack, over K radii, its data set's ladder, and n test images.
 
     dict: eps (K,), answer (K, n), y (n,). The balls are nested, so that what PGD breaks at one radius
     stays broken at the greater ones and is not attacked again; FGSM and noise are taken at each
     radius by themselves.
     """
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
-    x, y, ladder = data.x_test[:n], data.y_test[:n], LADDERS[recipe.dataset, norm]
+    x, y, ladder = data.x_test[:n], data.y_test[:n], data.record.ladders[norm]
 
     def hit(rows, eps):
         x_adv = attacked(model, x[rows], y[rows], attack, eps=eps, norm=norm, seed=seed) if eps else x
@@ -76,7 +68,7 @@ def answers(recipe, attack, *, norm, n, seed=0):
         return {"eps": np.array(ladder), "answer": answer, "y": y}
 
     def check(kept):
-        prove(well_formed(kept, ladder, y, attack), "answers", recipe)
+        prove(well_formed(kept, ladder, y, attack, data.record.classes), "answers", recipe)
         rng = np.random.default_rng()
         rows = proofs.sample(rng, len(y), 200)
         same = proofs.same_answers(kept["answer"][0, rows], gradients.logits(model, x[rows]))
@@ -94,7 +86,8 @@ def answers(recipe, attack, *, norm, n, seed=0):
 def answers_key(recipe, attack, *, norm, n, seed):
     """Return the parameters by which `answers` are kept."""
     return _parameters(recipe, n, seed) | {
-        "attack": attack, "norm": str(norm), "eps": list(LADDERS[recipe.dataset, norm]), **settings(attack)}
+        "attack": attack, "norm": str(norm), "eps": list(datasets.record(recipe.dataset).ladders[norm]),
+        **settings(attack)}
 
 
 def nested(hit, ladder, y):
@@ -138,7 +131,7 @@ def answers_anew(model, x, kept, attack, k, rows, *, norm, seed):
     PGD attacked those that the smaller radii had left, and each started by its place among them.
     """
     if not len(rows):
-        return np.zeros((0, 10), np.float32)
+        return gradients.logits(model, x[:1])[:0]
     left = np.arange(len(kept["y"]))
     if attack.startswith("pgd"):
         left = left[kept["answer"][k - 1] == kept["y"]]
@@ -147,11 +140,11 @@ def answers_anew(model, x, kept, attack, k, rows, *, norm, seed):
         positions=np.searchsorted(left, rows)))
 
 
-def well_formed(kept, ladder, y, attack):
-    """Return whether kept answers are of these images and radii, and nested if they are of PGD."""
+def well_formed(kept, ladder, y, attack, classes):
+    """Return whether kept answers are of these images, radii and classes, and nested if they are of PGD."""
     answer = kept["answer"]
     if not (np.array_equal(kept["y"], y) and np.array_equal(kept["eps"], ladder)
-            and answer.shape == (len(ladder), len(y)) and np.isin(answer, range(10)).all()):
+            and answer.shape == (len(ladder), len(y)) and np.isin(answer, range(classes)).all()):
         return False
     broken = answer[:-1] != y
     return not attack.startswith("pgd") or np.array_equal(answer[1:][broken], answer[:-1][broken])
@@ -177,8 +170,9 @@ def robust_accuracy_table(recipes, *, n, seed=0):
 
 def robust_accuracy_key(recipes, *, n, seed):
     """Return the parameters by which `robust_accuracy_table` is kept."""
-    ladders = {f"{dataset} {NORM_NAMES[norm]}": list(ladder) for (dataset, norm), ladder in LADDERS.items()
-               if dataset in {recipe.dataset for recipe in recipes}}
+    names = dict.fromkeys(recipe.dataset for recipe in recipes)
+    ladders = {f"{name} {NORM_NAMES[norm]}": list(ladder)
+               for name in names for norm, ladder in datasets.record(name).ladders.items()}
     return {"networks": [recipe.filename for recipe in recipes], "n": n, "seed": seed, "ladders": ladders,
             "attacks": {attack: settings(attack) for attack in ATTACKS}}
 
@@ -201,7 +195,7 @@ def group_columns(recipe, attack, norm, n):
     return [{"dataset": recipe.dataset, "model": recipe.model, "seed": recipe.seed, "attack": attack,
              "norm": NORM_NAMES[norm], "eps": float(eps), "defense": "none", "quality": "", "n": n,
              "metric": "accuracy"}
-            for eps in LADDERS[recipe.dataset, norm]]
+            for eps in datasets.record(recipe.dataset).ladders[norm]]
 
 
 def table_follows(table, groups, n):
@@ -222,8 +216,8 @@ def group_follows(table, group, n, seed):
 def transfer(recipe, others, *, n, seed=0):
     """Return what networks answer to the FGSM, PGD and noise images made on a recipe's network.
 
-    dict: y (n,) and, for each attack and network "fgsm lenet" …, the logits (n, 10), float32. The
-    radius is the data set's REFERENCE, L-infinity; "none" are the images as they are.
+    dict: y (n,) and, for each attack and network "fgsm lenet" …, the logits (n, classes), float32. The
+    radius is the data set's `reference`, L-infinity; "none" are the images as they are.
     """
     data, trained = datasets.load(recipe.dataset), victims(recipe, others)
     x, y = data.x_test[:n], data.y_test[:n]
@@ -237,8 +231,9 @@ def transfer(recipe, others, *, n, seed=0):
     def check(kept):
         rng, kinds = np.random.default_rng(), ("none", *TRANSFERRED)
         names = [f"{attack} {name}" for attack in kinds for name in trained]
+        shape = len(x), data.record.classes
         prove(set(kept) == {"y", *names} and np.array_equal(kept["y"], y)
-              and all(kept[name].shape == (len(x), 10) for name in names), "transfer", recipe)
+              and all(kept[name].shape == shape for name in names), "transfer", recipe)
         for attack in kinds:
             rows = proofs.sample(rng, len(x), proofs.FEW)
             same = transfer_anew(recipe, trained, x, y, kept, attack, rows, seed)
@@ -252,7 +247,7 @@ def transfer(recipe, others, *, n, seed=0):
 def transfer_key(recipe, others, *, n, seed):
     """Return the parameters by which `transfer` is kept."""
     return _parameters(recipe, n, seed) | {
-        "others": [other.filename for other in others], "eps": REFERENCE[recipe.dataset],
+        "others": [other.filename for other in others], "eps": datasets.record(recipe.dataset).reference,
         "attacks": {attack: settings(attack) for attack in TRANSFERRED}}
 
 
@@ -270,14 +265,16 @@ def transferred(recipe, trained, x, y, attack, *, seed, positions=None):
     attack: one of TRANSFERRED, or "none", the images as they are.
     """
     x_adv = x if attack == "none" else attacked(
-        trained[recipe.model], x, y, attack, eps=REFERENCE[recipe.dataset], seed=seed, positions=positions)
+        trained[recipe.model], x, y, attack, eps=datasets.record(recipe.dataset).reference, seed=seed,
+        positions=positions)
     return {f"{attack} {name}": gradients.logits(network, x_adv) for name, network in trained.items()}
 
 
 def transfer_anew(recipe, trained, x, y, kept, attack, rows, seed):
     """Return where kept logits of all networks on these images are those of the attack made anew, (N,)."""
     now = transferred(recipe, trained, x[rows], y[rows], attack, seed=seed, positions=rows)
-    return np.logical_and.reduce([proofs.same_logits(kept[name][rows], logits, attacked=attack not in ("none", "noise"))
+    by_gradient = attack not in ("none", "noise")
+    return np.logical_and.reduce([proofs.same_logits(kept[name][rows], logits, attacked=by_gradient)
                                   for name, logits in now.items()])
 
 
@@ -330,27 +327,28 @@ def usual_carlini_wagner(model, x, y, *, targeted=False, confidence=0.0):
 def targeted_set(recipe, *, per_class):
     """Return Carlini & Wagner's images for the first `per_class` right images of each class.
 
-    dict: index (m,), y (m,), target (m, 9), x_adv (m, 9, H, W, C), l2 (m, 9): every other class.
+    dict: index (m,), y (m,), target (m, T), x_adv (m, T, H, W, C), l2 (m, T): every other class, T in all.
     Proved on loading, as `untargeted_set`.
     """
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     right = first_right(model, data, AMONG)
-    index = np.concatenate([right[data.y_test[right] == k][:per_class] for k in range(10)])
-    y = data.y_test[index]
-    target = np.array([[k for k in range(10) if k != label] for label in y]).reshape(-1, 9)
+    classes = range(data.record.classes)
+    index = np.concatenate([right[data.y_test[right] == k][:per_class] for k in classes])
+    y, others = data.y_test[index], len(classes) - 1
+    target = np.array([[k for k in classes if k != label] for label in y]).reshape(-1, others)
 
     def make():
-        x = np.repeat(data.x_test[index], 9, axis=0)
+        x = np.repeat(data.x_test[index], others, axis=0)
         x_adv = usual_carlini_wagner(model, x, target.ravel(), targeted=True)
         return {"index": index, "y": y, "target": target,
-                "x_adv": x_adv.reshape(len(y), 9, *x.shape[1:]),
-                "l2": attacks.l2(x_adv - x).reshape(-1, 9)}
+                "x_adv": x_adv.reshape(len(y), others, *x.shape[1:]),
+                "l2": attacks.l2(x_adv - x).reshape(-1, others)}
 
     def check(kept):
         _prove_same(kept, recipe, index=index, y=y, target=target)
-        x = np.repeat(data.x_test[index], 9, axis=0)
-        prove_set(model, x, kept["target"].ravel(), kept["x_adv"].reshape(-1, *x.shape[1:]), kept["l2"].ravel(),
-                  recipe, targeted=True)
+        x = np.repeat(data.x_test[index], others, axis=0)
+        prove_set(model, x, kept["target"].ravel(), kept["x_adv"].reshape(-1, *x.shape[1:]),
+                  kept["l2"].ravel(), recipe, targeted=True)
 
     def cut(kept, _):
         rows = np.isin(kept["index"], index)
@@ -445,8 +443,8 @@ def growth_follows(model, rival, x, y, kept, rng):
 def _missed_again(entries, missed, rng):
     """Return whether attacks that are said to have failed fail again: missed(entry) attacks anew.
 
-    One drawn at random; where it succeeds, three more, of which, with it, at most half may: where a search just
-    fails a rounding can make it succeed, as 1 of 4 failures did on a processor without AVX-512.
+    One drawn at random; where it succeeds, three more, of which, with it, at most half may: where a search
+    just fails a rounding can make it succeed, as 1 of 4 failures did on a processor without AVX-512.
     """
     drawn = rng.permutation(len(entries))[:4]
     found = np.sum([not missed(entries[i]) for i in drawn[:1]])
@@ -494,7 +492,8 @@ def prove_set(model, x, y, x_adv, l2, recipe, *, confidence=0.0, targeted=False)
         again = usual_carlini_wagner(model, x[[row]], y[[row]], targeted=targeted, confidence=confidence)
         return (again == x[[row]]).all()
 
-    prove(_missed_again(np.flatnonzero(~found), missed, np.random.default_rng()), "failures of the attack", recipe)
+    again = _missed_again(np.flatnonzero(~found), missed, np.random.default_rng())
+    prove(again, "failures of the attack", recipe)
 
 
 def _prove_same(kept, recipe, **expected):

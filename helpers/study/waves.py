@@ -6,8 +6,6 @@ from helpers.artifacts import proofs, store
 from helpers.attacks import gradients
 from helpers.study import units
 
-AMPLITUDES = {"mnist": (0.5, 1.0, 2.0, 4.0, 8.0), "cifar10": (0.25, 0.5, 1.0, 2.0, 4.0)}  # L2
-HIGH = {"mnist": 28.0, "cifar10": 16.0}  # amplitudes up to which the least is searched
 QUALITIES = (10, 50, 90)
 SEARCH = {"steps": 16, "halvings": 6}  # of the least amplitude
 LOOSE = {"rtol": 1e-2, "atol": 1e-2}  # what a rounding may change, of a margin's response
@@ -53,10 +51,10 @@ def recompute_waves(parameters, kept, rng):
 
 
 def _of_waves(recipe, n, quality):
-    size = datasets.load(recipe.dataset).x_test.shape[1]
+    data_set = datasets.record(recipe.dataset)
     return _parameters(recipe, n) | {
-        "quality": quality, "frequencies": frequency.ring_sample(size)[0].tolist(),
-        "amplitudes": list(AMPLITUDES[recipe.dataset]), "phases": frequency.PHASES}
+        "quality": quality, "frequencies": frequency.ring_sample(data_set.shape[0])[0].tolist(),
+        "amplitudes": list(data_set.amplitudes), "phases": frequency.PHASES}
 
 
 def _responses(front, x, y, amplitudes, frequencies):
@@ -88,7 +86,8 @@ def errors(recipe, *, n, amplitude):
     x, y = data.x_test[:n], data.y_test[:n]
     frequencies = frequency.half_plane(x.shape[1])
     return _cached("wave_errors", recipe, _of_errors(recipe, len(x), amplitude), lambda: {
-        "frequency": frequencies, "wrong": _wrong(model, x, y, amplitude, frequencies)}, recompute_wave_errors, 2)
+        "frequency": frequencies, "wrong": _wrong(model, x, y, amplitude, frequencies)},
+        recompute_wave_errors, 2)
 
 
 def recompute_wave_errors(parameters, kept, rng):
@@ -101,7 +100,8 @@ def recompute_wave_errors(parameters, kept, rng):
         rows, ks = proofs.sample(rng, len(x), 8), proofs.sample(rng, len(frequencies), 8)
         now = _wrong(model, x[rows], y[rows], parameters["amplitude"], frequencies[ks])
         yield units.close(f"images {rows.tolist()}, waves {ks.tolist()}",
-                          {"wrong": kept["wrong"][np.ix_(rows, ks)]}, {"wrong": now}, rtol=0, atol=0, share=SHARE)
+                          {"wrong": kept["wrong"][np.ix_(rows, ks)]}, {"wrong": now}, rtol=0, atol=0,
+                          share=SHARE)
 
 
 def _of_errors(recipe, n, amplitude):
@@ -117,19 +117,19 @@ def least_amplitudes(recipe, *, n):
     """Return the least amplitude of a wave that changes the class, at its worst phase.
 
     dict: frequency (K, 2) and ring (K,), the sample; l2 (N, K), 0 where the image is misclassified and inf
-    where none up to HIGH changes it.
+    where none up to the data set's largest_amplitude changes it.
     """
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]
     frequencies, ring = frequency.ring_sample(x.shape[1])
-    search = {"high": HIGH[recipe.dataset], "frequencies": frequencies, **SEARCH}
+    search = {"high": data.record.largest_amplitude, "frequencies": frequencies, **SEARCH}
     return _cached("least_amplitude", recipe, _of_least(recipe, len(x)), lambda: {
         "frequency": frequencies, "ring": ring, "l2": frequency.minimal_norm_at(model, x, y, **search)},
         recompute_least_amplitude, 3)
 
 
 def recompute_least_amplitude(parameters, kept, rng):
-    """Yield units of what `least` keeps: some images under some of the waves, searched again."""
+    """Yield units of what `least_amplitudes` keeps: some images under some of the waves, searched again."""
     recipe, model, x, y = units.case(parameters)
     units.as_made(parameters, _of_least(recipe, len(x)))
     frequencies, ring = frequency.ring_sample(x.shape[1])
@@ -141,23 +141,23 @@ def recompute_least_amplitude(parameters, kept, rng):
         rows, ks = proofs.sample(rng, len(x), 4), proofs.sample(rng, len(ring), 4)
         now = frequency.minimal_norm_at(model, x[rows], y[rows], high=parameters["high"],
                                         frequencies=frequencies[ks], **SEARCH)
-        yield units.close(f"images {rows.tolist()}, waves {ks.tolist()}", {"l2": kept["l2"][np.ix_(rows, ks)]},
-                          {"l2": now}, rtol=1e-2, atol=0, share=SHARE - 1 / 16)
+        yield units.close(f"images {rows.tolist()}, waves {ks.tolist()}",
+                          {"l2": kept["l2"][np.ix_(rows, ks)]}, {"l2": now}, rtol=1e-2, atol=0, share=SHARE - 1 / 16)
 
 
 def _of_least(recipe, n):
-    size = datasets.load(recipe.dataset).x_test.shape[1]
-    return _parameters(recipe, n) | {"high": HIGH[recipe.dataset], "phases": frequency.PHASES, **SEARCH,
-                                     "frequencies": frequency.ring_sample(size)[0].tolist()}
+    data_set = datasets.record(recipe.dataset)
+    return _parameters(recipe, n) | {"high": data_set.largest_amplitude, "phases": frequency.PHASES, **SEARCH,
+                                     "frequencies": frequency.ring_sample(data_set.shape[0])[0].tolist()}
 
 
 def codec_waves(dataset, quality, *, n, amplitude=1.0, contrast=0.5):
     """Return what JPEG alone makes of waves of luminance, measured and predicted: a dict of arrays.
 
     Around the first n test images of a data set, their contrast reduced to this share (1: as they are),
-    those of MNIST with a border of two pixels, so that their sides are multiples of 8. Arrays: frequency
+    with a border so that their sides are multiples of 8 (those of MNIST, of two pixels). Arrays: frequency
     (K, 2), ring (K,), matrix and energy, as in frequency.harmonic_matrix; predicted, (K, 8, 8), of
-    jpeg_gain's closed form for the gain of each DCT bin.
+    jpeg.predicted_gain's closed form for the gain of each DCT bin.
     """
     x = _bordered(dataset, n, contrast)
     frequencies, ring = frequency.ring_sample(x.shape[1])
@@ -174,7 +174,7 @@ def codec_waves(dataset, quality, *, n, amplitude=1.0, contrast=0.5):
 
 
 def recompute_codec_waves(parameters, kept, rng):
-    """Yield units of what `codec` keeps: one wave, measured and predicted, after the other."""
+    """Yield units of what `codec_waves` keeps: one wave, measured and predicted, after the other."""
     dataset, quality, amplitude = (parameters[name] for name in ("dataset", "quality", "amplitude"))
     if parameters["n"] > len(datasets.load(dataset).y_test):
         raise store.NotHere(f"there are not so many test images of {dataset} here")
@@ -188,7 +188,7 @@ def recompute_codec_waves(parameters, kept, rng):
 
 
 def _bordered(dataset, n, contrast):
-    """Return the images around which `codec` measures."""
+    """Return the images around which `codec_waves` measures."""
     x = datasets.load(dataset).x_test[:n]
     border = -x.shape[1] % jpeg.BLOCK // 2
     x = np.pad(x, ((0, 0), (border, border), (border, border), (0, 0)))
@@ -234,12 +234,14 @@ def recompute_gain_seeds(parameters, kept, rng):
     """
     power = kept["power"]
     yield units.holds("profiles", "positive, one a network", power.shape == (
-        len(parameters["networks"]), len(kept["frequency"])) and (power > 0).all() and np.isfinite(power).all())
+        len(parameters["networks"]), len(kept["frequency"]))
+        and (power > 0).all() and np.isfinite(power).all())
     for filename, profile in zip(parameters["networks"], power, strict=True):
         if store.find(filename):
             recipe, model, x, y = units.case(parameters | {"network": filename})
             now = dict(zip(("frequency", "power"), _power(model, x, y)))
-            yield units.close(filename, {"frequency": kept["frequency"], "power": profile}, now, rtol=1e-2, atol=0)
+            yield units.close(filename, {"frequency": kept["frequency"], "power": profile}, now,
+                              rtol=1e-2, atol=0)
     for filename in parameters["networks"]:
         if not store.find(filename):
             yield filename, "", "its network does not ship, and training one takes minutes", None

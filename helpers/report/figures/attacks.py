@@ -1,6 +1,6 @@
 """Figures of attacks: images beside what was done to them, curves against eps, distances.
 
-As in plots.py, functions take data and axes, draw, and return the axes.
+As in common.py, functions take data and axes, draw, and return the axes.
 """
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,7 +44,8 @@ def accuracy_curve(eps, correct, ax, kind, label=None, interval=None):
 def radius_axis(ax, eps, dataset, norm, narrow=False):
     """Make the abscissa the radius, so that both its small and its great values are seen; return ax.
 
-    dataset: its name, by whose unit radii in L-infinity are written. narrow: fewer ticks, for axes of a quarter of the width.
+    dataset: its name, by whose unit radii in L-infinity are written. narrow: fewer ticks, for axes of a
+    quarter of the width.
     """
     smallest = min(e for e in eps if e > 0)
     ax.set_xscale("symlog", linthresh=2 * smallest, linscale=0.5)

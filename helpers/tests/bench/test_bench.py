@@ -136,7 +136,7 @@ def run(made, lenet, monkeypatch):
     """A measurement of our FGSM on few images, as it is kept: (parameters, arrays)."""
     of = measure.parameters(FGSM, "ours", "compiled", 20, 2)
     model, x, y = measure.subject("mnist", "lenet", 20)
-    x_adv = attacks.fgsm(model, x, y, eps=measure.SETTINGS["mnist", "fgsm", np.inf]["eps"])
+    x_adv = attacks.fgsm(model, x, y, eps=FGSM.settings["eps"])
     return of, {"seconds": np.array([1.1, 1.2]), "bare_seconds": np.ones(3), "passes": np.ones(1),
                 "l2": measure.achieved_distances(model, x, y, x_adv, targeted=False)}
 

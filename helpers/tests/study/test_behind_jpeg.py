@@ -8,7 +8,7 @@ import tensorflow as tf
 from helpers import attacks, datasets, jpeg, networks
 from helpers.artifacts import store
 from helpers.attacks import gradients
-from helpers.jpeg import attacker as jpeg_attacker
+from helpers.jpeg import attacker
 from helpers.study import behind_jpeg, under_attack
 
 RECIPE = networks.RECIPES["mnist", "lenet"]
@@ -21,15 +21,19 @@ def case(lenet):
     return lenet, data.x_test[:N], data.y_test[:N]
 
 
+def _in_record(monkeypatch, **fields):
+    """Let the record of MNIST have these fields."""
+    monkeypatch.setitem(datasets.RECORDS, "mnist", datasets.record("mnist")._replace(**fields))
+
+
 @pytest.fixture
 def short(monkeypatch):
     """Shorter ladders and attacks; everything goes to the test's own folder."""
     monkeypatch.setattr(under_attack, "NB_ITER", 5)
-    monkeypatch.setitem(under_attack.LADDERS, ("mnist", np.inf), (0, 0.1, 0.3))
-    monkeypatch.setitem(behind_jpeg.LADDERS, "mnist", (0, 0.1, 0.3))
-    monkeypatch.setitem(behind_jpeg.RADII, "mnist", (0, 0.1, 0.3))
+    _in_record(monkeypatch, ladders={np.inf: (0, 0.1, 0.3), 2: (0, 1, 4)}, jpeg_ladder=(0, 0.1, 0.3),
+               drawn_radii=(0, 0.1, 0.3))
     monkeypatch.setattr(behind_jpeg, "DRAWS", 2)
-    monkeypatch.setattr(jpeg_attacker, "NB_ITER", 10)
+    monkeypatch.setattr(attacker, "NB_ITER", 10)
 
 
 def _behind(model, x, quality):
@@ -60,14 +64,14 @@ def test_what_the_aware_attacker_broke_stays_broken(short, case, how):
     assert right[-1].sum() <= (blind[-1, column] == y).sum()
 
 
-@pytest.mark.parametrize("attacker", ["blind", "one identity", "mixed differentiable"])
-def test_draws_differ_and_repeat(short, case, attacker):
+@pytest.mark.parametrize("who", ["blind", "one identity", "mixed differentiable"])
+def test_draws_differ_and_repeat(short, case, who):
     model, x, y = case
-    kept = behind_jpeg.quality_drawn(RECIPE, attacker, n=N)
+    kept = behind_jpeg.quality_drawn(RECIPE, who, n=N)
     assert kept["image"].shape == kept["block"].shape == (3, 2, N)
     assert np.mean(kept["image"][0] == y) > 0.9 and np.mean(kept["block"][0] == y) > 0.9
     assert np.mean(kept["image"][2] == y) < 0.9
-    again = behind_jpeg.quality_drawn(RECIPE, attacker, n=N)
+    again = behind_jpeg.quality_drawn(RECIPE, who, n=N)
     assert all(np.array_equal(kept[name], again[name]) for name in kept)
     with pytest.raises(ValueError, match="attacker must be one of blind, one identity, .*, got 'all'"):
         behind_jpeg.quality_drawn(RECIPE, "all", n=N)
@@ -77,7 +81,7 @@ def test_quality_0_is_the_network_alone(short, case):
     model, x, y = case
     kept = behind_jpeg.aware(RECIPE, "identity", 0, n=N)
     assert np.array_equal(kept["answer"][0], gradients.logits(model, x).argmax(axis=1))
-    x_adv = jpeg_attacker.aware_pgd(model, x, y, eps=0.1, seed=0)
+    x_adv = attacker.aware_pgd(model, x, y, eps=0.1, seed=0)
     broken = (gradients.logits(model, x_adv).argmax(axis=1) != y) & (kept["answer"][0] == y)
     assert np.array_equal(kept["answer"][1] != y, broken | (kept["answer"][0] != y))
 
@@ -161,7 +165,6 @@ def test_forged_distances_are_found(made, case, factor):
     lambda n: behind_jpeg.blind(RECIPE, "noise", norm=2, n=n), lambda n: behind_jpeg.aware(RECIPE, "identity", 50, n=n),
     lambda n: behind_jpeg.quality_drawn(RECIPE, "mixed identity", n=n)])
 def test_fewer_images_are_the_first_of_those_kept(made, short, case, monkeypatch, make):
-    monkeypatch.setitem(under_attack.LADDERS, ("mnist", 2), (0, 1, 4))
     many = make(N)
     few, count = make(7), len(list(made.rglob("jpeg_*.npz")))
     assert count == 1  # nothing was computed
@@ -184,16 +187,16 @@ def test_all_that_decides_an_artifact_is_in_its_key(made, short, case, monkeypat
         before = keys()
         monkeypatch.setattr(*change)
         assert keys() > before, change
-    for ladders, key in ((behind_jpeg.LADDERS, "mnist"), (behind_jpeg.RADII, "mnist"), (under_attack.LADDERS, ("mnist", np.inf))):
+    for field, radii in (("jpeg_ladder", (0, 0.2)), ("drawn_radii", (0, 0.2)), ("ladders", {np.inf: (0, 0.2)})):
         before = keys()
-        monkeypatch.setitem(ladders, key, (0, 0.2))
-        assert keys() > before, key
+        _in_record(monkeypatch, **{field: radii})
+        assert keys() > before, field
 
 
 def test_other_settings_cannot_be_recomputed_here(made, short, case, monkeypatch):
     behind_jpeg.aware(RECIPE, "identity", 50, n=2)
     _, parameters, kept = _kept(made, "jpeg_aware")
-    monkeypatch.setattr(jpeg_attacker, "NB_ITER", 3)
+    monkeypatch.setattr(attacker, "NB_ITER", 3)
     with pytest.raises(store.NotHere, match="other settings"):
         next(behind_jpeg.recompute_jpeg_aware(parameters, kept, np.random.default_rng()))
 

@@ -115,8 +115,8 @@ def test_monotone_and_chance():
     assert checks.monotone(eps, [0.99, 0.1, 0.5])[0]["value"] == pytest.approx(-40)
     risen, = checks.monotone(eps, [0.99, 0.52, 0.5])
     assert risen["value"] == pytest.approx(2) and not risen["passed"]
-    assert checks.reaches_chance(0.1)[0]["passed"] and checks.reaches_chance(0.3, 1 / 3)[0]["passed"]
-    assert not checks.reaches_chance(0.11)[0]["passed"]
+    assert checks.reaches_chance(0.1, 0.1)[0]["passed"] and checks.reaches_chance(0.3, 1 / 3)[0]["passed"]
+    assert not checks.reaches_chance(0.11, 0.1)[0]["passed"]
 
 
 @pytest.mark.parametrize("loss", gradients.LOSSES)

@@ -8,10 +8,8 @@ import tensorflow as tf
 from distributed import Client, LocalCluster
 
 from helpers import datasets, networks, saliency
-from helpers.artifacts import paths as artifacts_paths
-from helpers.artifacts import store, sweeps
+from helpers.artifacts import paths, store, sweeps
 from helpers.attacks import gradients
-from helpers.report import parameters as report_parameters
 from helpers.study import accuracy, overfitting
 from helpers.tests import forgery
 
@@ -54,14 +52,14 @@ def test_large_margins_mask_fgsm_and_nothing_else(lenet):
     masked = saliency.randomised(lenet, 0)  # an equal copy
     last = masked.get_layer("logits")
     last.set_weights([30 * weights for weights in last.get_weights()])
-    plain, hidden = (overfitting._attacked(model, 60) for model in (lenet, masked))
+    plain, hidden = (overfitting._attacked(overfitting.recipe(0), model, 60) for model in (lenet, masked))
     at = overfitting.EPS.index(0.2)
     share = lambda found, search: np.mean(found["right"][overfitting.SEARCHES.index(search)][at])
     assert np.mean(hidden["zero"][1]) > 0.9 > 0.5 > np.mean(plain["zero"][1])
     assert share(hidden, "probabilities") > 0.9
     for search in ("margin", "tempered", "float64", "pgd_margin"):
         assert abs(share(hidden, search) - share(plain, search)) < 0.15, search
-    near = [overfitting._near(model, 4) for model in (lenet, masked)]
+    near = [overfitting._near(overfitting.recipe(0), model, 4) for model in (lenet, masked)]
     np.testing.assert_allclose(near[0]["l2"], near[1]["l2"], rtol=0.1)
     np.testing.assert_allclose(np.array(near[1]["profile"])[0], 30 * np.array(near[0]["profile"])[0], rtol=1e-2, atol=1e-2)
 
@@ -127,13 +125,9 @@ def test_sizes_of_a_study_that_are_none(given, message, made):
             overfitting.studies({("epochs", 0.0): None}, seeds=seeds)
 
 
-def test_the_study_itself_and_chapter_6_allow_the_same():
+def test_the_values_of_the_study_are_allowed():
     for axis, values in overfitting.AXES.items():
         assert overfitting._checked(axis, None) == overfitting._checked(axis, list(values)) == values
-    _, allowed = report_parameters._declared(report_parameters.NOTEBOOKS / "06_sobreajuste.ipynb")
-    named = {"study_epochs": "epochs", "study_layers": "layers", "study_widths": "width"}
-    for name, axis in named.items():
-        assert allowed[name] == [None, overfitting.ALLOWED[axis]]
 
 
 def test_losses_of_attacks_that_are_mistaken_and_mended():
@@ -156,15 +150,15 @@ def test_losses_of_attacks_that_are_mistaken_and_mended():
 @pytest.fixture(scope="module")
 def run():
     """A shipped run of several epochs, on all its images: (parameters, arrays)."""
-    for path in sorted(artifacts_paths.SHIPPED.rglob("overfitting_run-*.npz")):
+    for path in sorted(paths.SHIPPED.rglob("overfitting_run-*.npz")):
         parameters = store.read_record(path)["parameters"]
         if len(parameters["epochs"]) > 1:
             return parameters, store.read(path)
 
 
 def test_every_shipped_run_agrees_with_itself():
-    paths = sorted(artifacts_paths.SHIPPED.rglob("overfitting_run-*.npz"))
-    for path in np.random.default_rng().permutation(paths)[:20]:
+    runs = sorted(paths.SHIPPED.rglob("overfitting_run-*.npz"))
+    for path in np.random.default_rng().permutation(runs)[:20]:
         overfitting.prove_run(store.read_record(path)["parameters"], store.read(path))
 
 

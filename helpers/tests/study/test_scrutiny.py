@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import networks
+from helpers import datasets, networks
 from helpers.artifacts import store
 from helpers.jpeg import attacker
 from helpers.study import behind_jpeg, checks, scrutiny, under_attack
@@ -20,7 +20,7 @@ def quick(made, monkeypatch):
     monkeypatch.setattr(under_attack, "CARLINI_WAGNER", under_attack.CARLINI_WAGNER | {"max_iterations": 40})
     monkeypatch.setattr(scrutiny, "SQUARE", 5)
     monkeypatch.setattr(attacker, "NB_ITER", 2)
-    forgery.networks(monkeypatch, LENET, ADVERSARIAL)
+    forgery.ship(monkeypatch, LENET, ADVERSARIAL)
 
 
 def _better(found):
@@ -65,15 +65,19 @@ def _keys():
 
 @pytest.mark.parametrize("module, name, value, changes", [
     (under_attack, "NB_ITER", 41, {"attacks", "jpeg"}), (under_attack, "STRIDE", 2.0, {"attacks", "jpeg"}),
-    (under_attack, "ATTACKS", ("fgsm",), {"attacks"}), (under_attack, "REFERENCE", {"mnist": 0.1}, {"attacks"}),
+    (under_attack, "ATTACKS", ("fgsm",), {"attacks"}), (datasets, "reference", 0.1, {"attacks"}),
     (under_attack, "CARLINI_WAGNER", {}, {"attacks"}), (scrutiny, "SQUARE", 10, {"attacks"}),
-    (scrutiny, "SMALL", {"mnist": 0.2}, {"jpeg"}), (behind_jpeg, "NB_ITER", 10, {"jpeg"}),
-    (behind_jpeg, "STRIDE", 1 / 4, {"jpeg"}), (behind_jpeg, "AWARE", ("identity",), {"jpeg"}), (behind_jpeg, "FIXED", (10,), {"jpeg"}),
+    (datasets, "small", 0.2, {"jpeg"}), (attacker, "NB_ITER", 10, {"jpeg"}),
+    (attacker, "STRIDE", 1 / 4, {"jpeg"}), (behind_jpeg, "AWARE", ("identity",), {"jpeg"}),
+    (behind_jpeg, "FIXED", (10,), {"jpeg"}),
     (checks, "BOUNDS", checks.BOUNDS | {"masking_loss": ("≤", 9.0)}, {"attacks", "jpeg"}),
 ])
 def test_all_that_decides_checks_is_in_their_keys(monkeypatch, module, name, value, changes):
     before = {kind: store.digest(key) for kind, key in _keys().items()}
-    monkeypatch.setattr(module, name, value)
+    if module is datasets:
+        monkeypatch.setitem(datasets.RECORDS, "mnist", datasets.record("mnist")._replace(**{name: value}))
+    else:
+        monkeypatch.setattr(module, name, value)
     assert {kind for kind, key in _keys().items() if store.digest(key) != before[kind]} == changes
 
 

@@ -23,7 +23,12 @@ def _tamper(made, name, change):
 @pytest.fixture
 def both(made, monkeypatch):
     """The shipped LeNets of MNIST, natural and adversarial, in an otherwise empty store; returns the first."""
-    return forgery.networks(monkeypatch, LENET, ADVERSARIAL)[0]
+    return forgery.ship(monkeypatch, LENET, ADVERSARIAL)[0]
+
+
+def _in_record(monkeypatch, **fields):
+    """Let the record of MNIST have these fields."""
+    monkeypatch.setitem(datasets.RECORDS, "mnist", datasets.record("mnist")._replace(**fields))
 
 
 def _clean(index):
@@ -167,7 +172,7 @@ def test_networks_that_one_name_would_confuse_are_refused(both, made):
 
 
 def test_a_table_counts_the_kept_answers_and_what_breaks_stays_broken(both, made, monkeypatch):
-    monkeypatch.setattr(under_attack, "LADDERS", {("mnist", np.inf): (0, 0.1, 0.3), ("mnist", 2): (0, 1, 4)})
+    _in_record(monkeypatch, ladders={np.inf: (0, 0.1, 0.3), 2: (0, 1, 4)})
     table = under_attack.robust_accuracy_table([LENET], n=40)
     for (attack, norm), rows in table.groupby(["attack", "norm"]):
         kept = under_attack.answers(LENET, attack, norm={"L2": 2, "Linf": np.inf}[norm], n=40)
@@ -294,14 +299,17 @@ def _keys():
     ("NB_ITER", 41, {"answers", "table", "transfer"}), ("STRIDE", 2.0, {"answers", "table", "transfer"}),
     ("ATTACKS", ("fgsm", "noise"), {"table"}), ("TRANSFERRED", ("fgsm",), {"transfer"}),
     ("LOSSES", under_attack.LOSSES | {"pgd": "margin"}, {"answers", "table"}),
-    ("LADDERS", under_attack.LADDERS | {("mnist", 2): (0, 1)}, {"answers", "fgsm", "table"}),
-    ("REFERENCE", {"mnist": 0.1}, {"transfer"}),
+    ("ladders", datasets.record("mnist").ladders | {2: (0, 1)}, {"answers", "fgsm", "table"}),
+    ("reference", 0.1, {"transfer"}),
     ("CARLINI_WAGNER", under_attack.CARLINI_WAGNER | {"max_iterations": 10}, {"untargeted", "targeted", "confidence"}),
     ("AMONG", 1000, {"targeted"}), ("PART", 100, {"accuracy"}),
 ])
 def test_all_that_decides_a_result_is_in_its_key(name, value, changes, monkeypatch):
     before = {kind: store.digest(key) for kind, key in _keys().items()}
-    monkeypatch.setattr(accuracy if name == "PART" else under_attack, name, value)
+    if name in datasets.DataSet._fields:
+        _in_record(monkeypatch, **{name: value})
+    else:
+        monkeypatch.setattr(accuracy if name == "PART" else under_attack, name, value)
     assert {kind for kind, key in _keys().items() if store.digest(key) != before[kind]} == changes
 
 

@@ -19,7 +19,7 @@ LENET, ADVERSARIAL = networks.RECIPES["mnist", "lenet"], networks.ADVERSARIAL["m
 def both(made, monkeypatch):
     """The shipped LeNets of MNIST, natural and adversarial, in an otherwise empty store."""
     made.mkdir()
-    return forgery.networks(monkeypatch, LENET, ADVERSARIAL)
+    return forgery.ship(monkeypatch, LENET, ADVERSARIAL)
 
 
 def test_every_shipped_file_is_as_recorded_and_every_kind_has_its_function():
@@ -96,7 +96,7 @@ def test_the_weights_of_another_network_are_found(both, capsys):
     assert LENET.filename in capsys.readouterr().out
 
 
-LADDERS = {("mnist", np.inf): (0, 0.1, 0.3), ("mnist", 2): (0, 1, 4)}
+SHORT = datasets.record("mnist")._replace(ladders={np.inf: (0, 0.1, 0.3), 2: (0, 1, 4)})
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def measured(tmp_path_factory):
     """A folder with a table of accuracies under attack, the answers that it comes from and the network."""
     folder = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(under_attack, "LADDERS", LADDERS)
+        patch.setitem(datasets.RECORDS, "mnist", SHORT)
         patch.setattr(paths, "MADE", folder)
         patch.delenv("FRESH", raising=False)
         under_attack.robust_accuracy_table([LENET], n=40)
@@ -116,7 +116,7 @@ def measured(tmp_path_factory):
 @pytest.fixture
 def table(measured, made, monkeypatch):
     """The path of the table, as if it shipped with all of its folder; it is as it was afterwards."""
-    monkeypatch.setattr(under_attack, "LADDERS", LADDERS)
+    monkeypatch.setitem(datasets.RECORDS, "mnist", SHORT)
     monkeypatch.setattr(paths, "SHIPPED", measured)
     path, = measured.glob("robust_accuracy-*.csv")
     before = path.read_bytes()

@@ -8,7 +8,7 @@ from helpers import datasets, frequency, jpeg, networks
 from helpers.artifacts import files, paths, store
 from helpers.attacks import gradients
 from helpers.study import overfitting
-from helpers.study import waves as study_waves
+from helpers.study import waves
 
 RECIPE = networks.RECIPES["mnist", "lenet"]
 
@@ -23,28 +23,28 @@ def _tamper(path, **changed):
 
 
 def test_waves_are_the_describing_function(lenet):
-    kept = study_waves.waves(RECIPE, n=2)
+    kept = waves.waves(RECIPE, n=2)
     data = datasets.load("mnist")
-    waves, ring = frequency.ring_sample(28)
-    assert np.array_equal(kept["frequency"], waves) and np.array_equal(kept["ring"], ring)
+    sample, ring = frequency.ring_sample(28)
+    assert np.array_equal(kept["frequency"], sample) and np.array_equal(kept["ring"], ring)
     found = frequency.describing_function(lenet, data.x_test[:2], data.y_test[:2],
-                                          amplitudes=study_waves.AMPLITUDES["mnist"], frequencies=waves)
+                                          amplitudes=data.record.amplitudes, frequencies=sample)
     np.testing.assert_allclose(kept["gain"], found.gain, atol=1e-3)
     mean, _ = frequency.error_map(lenet, data.x_test[:2], data.y_test[:2],
-                                  amplitudes=study_waves.AMPLITUDES["mnist"], frequencies=waves)
+                                  amplitudes=data.record.amplitudes, frequencies=sample)
     np.testing.assert_allclose(kept["wrong"] / 8, mean)
     every = frequency.half_plane(28)
-    assert len(every) == 393 > len(waves)
+    assert len(every) == 393 > len(sample)
 
 
 def test_behind_jpeg_the_real_codec_answers(lenet):
     data = datasets.load("mnist")
     x, y = data.x_test[:2], data.y_test[:2]
-    np.testing.assert_allclose(gradients.logits(study_waves.behind(lenet, 10), x), gradients.logits(lenet, jpeg.compress(x, 10)),
+    np.testing.assert_allclose(gradients.logits(waves.behind(lenet, 10), x), gradients.logits(lenet, jpeg.compress(x, 10)),
                                atol=1e-4)
-    assert study_waves.behind(lenet, 0) is lenet
-    kept = study_waves.waves(RECIPE, n=2, quality=10)
-    (u, v), amplitude = kept["frequency"][30], study_waves.AMPLITUDES["mnist"][2]
+    assert waves.behind(lenet, 0) is lenet
+    kept = waves.waves(RECIPE, n=2, quality=10)
+    (u, v), amplitude = kept["frequency"][30], data.record.amplitudes[2]
     change = [gradients.logits(lenet, jpeg.compress(np.clip(
         x + amplitude * frequency.fourier_basis(28, u, v, phase)[..., None], 0, 1).astype(np.float32), 10))
         for phase in 2 * np.pi * np.arange(8) / 8]
@@ -53,17 +53,17 @@ def test_behind_jpeg_the_real_codec_answers(lenet):
     np.testing.assert_allclose(kept["gain"][:, 2, 30], by_hand, atol=5e-3)
 
 
-RECOMPUTE = {"waves": study_waves.recompute_waves, "wave_errors": study_waves.recompute_wave_errors,
-             "least_amplitude": study_waves.recompute_least_amplitude, "codec_waves": study_waves.recompute_codec_waves}
+RECOMPUTE = {"waves": waves.recompute_waves, "wave_errors": waves.recompute_wave_errors,
+             "least_amplitude": waves.recompute_least_amplitude, "codec_waves": waves.recompute_codec_waves}
 
 
 @pytest.mark.parametrize("kind, make, forge", [
-    ("waves", lambda n: study_waves.waves(RECIPE, n=n), {"margin": np.zeros_like}),
-    ("waves", lambda n: study_waves.waves(RECIPE, n=n), {"gain": lambda gain: 1.5 * gain}),
-    ("waves", lambda n: study_waves.waves(RECIPE, n=n, quality=50), {"gain": lambda gain: 0 * gain, "wrong": np.zeros_like}),
-    ("wave_errors", lambda n: study_waves.errors(RECIPE, n=n, amplitude=8.0), {"wrong": lambda wrong: 8 - wrong}),
-    ("least_amplitude", lambda n: study_waves.least_amplitudes(RECIPE, n=n), {"l2": lambda l2: 3 * l2}),
-    ("least_amplitude", lambda n: study_waves.least_amplitudes(RECIPE, n=n), {"l2": lambda l2: 0 * l2})])
+    ("waves", lambda n: waves.waves(RECIPE, n=n), {"margin": np.zeros_like}),
+    ("waves", lambda n: waves.waves(RECIPE, n=n), {"gain": lambda gain: 1.5 * gain}),
+    ("waves", lambda n: waves.waves(RECIPE, n=n, quality=50), {"gain": lambda gain: 0 * gain, "wrong": np.zeros_like}),
+    ("wave_errors", lambda n: waves.errors(RECIPE, n=n, amplitude=8.0), {"wrong": lambda wrong: 8 - wrong}),
+    ("least_amplitude", lambda n: waves.least_amplitudes(RECIPE, n=n), {"l2": lambda l2: 3 * l2}),
+    ("least_amplitude", lambda n: waves.least_amplitudes(RECIPE, n=n), {"l2": lambda l2: 0 * l2})])
 def test_what_is_kept_is_proved_and_serves_fewer_images(lenet, made, kind, make, forge):
     many = make(3)
     few = make(2)
@@ -81,17 +81,17 @@ def test_what_is_kept_is_proved_and_serves_fewer_images(lenet, made, kind, make,
 
 
 def test_all_that_decides_is_in_the_key(made, lenet, monkeypatch):
-    study_waves.least_amplitudes(RECIPE, n=1)
-    monkeypatch.setitem(study_waves.SEARCH, "halvings", 2)
-    study_waves.least_amplitudes(RECIPE, n=1)
-    monkeypatch.setitem(study_waves.HIGH, "mnist", 4.0)
-    study_waves.least_amplitudes(RECIPE, n=1)
+    waves.least_amplitudes(RECIPE, n=1)
+    monkeypatch.setitem(waves.SEARCH, "halvings", 2)
+    waves.least_amplitudes(RECIPE, n=1)
+    monkeypatch.setitem(datasets.RECORDS, "mnist", datasets.record("mnist")._replace(largest_amplitude=4.0))
+    waves.least_amplitudes(RECIPE, n=1)
     assert len(list(made.rglob("least_amplitude-*.npz"))) == 3
 
 
 def test_seeds_are_each_network_s_own_gain(made, lenet):
     recipes = [overfitting.recipe(seed, epochs=1, train_size=200) for seed in (0, 1)]
-    kept = study_waves.seeds(recipes, n=20)
+    kept = waves.seeds(recipes, n=20)
     data = datasets.load("mnist")
     for row, recipe in zip(kept["power"], recipes):
         response = frequency.gain(networks.load_or_train(recipe)[0], data.x_test[:20], data.y_test[:20])
@@ -100,18 +100,18 @@ def test_seeds_are_each_network_s_own_gain(made, lenet):
     path, = made.rglob("gain_seeds*.npz")
     _tamper(path, power=2 * kept["power"])
     with pytest.raises(ValueError, match="are not those that it computes"):
-        study_waves.seeds(recipes, n=20)
+        waves.seeds(recipes, n=20)
     _tamper(path, power=kept["power"])
     for recipe in recipes:  # they need not be there when it is loaded
         paths.place(made, recipe.filename).unlink()
-    assert np.array_equal(study_waves.seeds(recipes, n=20)["power"], kept["power"])
+    assert np.array_equal(waves.seeds(recipes, n=20)["power"], kept["power"])
     path, = made.rglob("gain_seeds*.npz")
-    found = list(study_waves.recompute_gain_seeds(store.read_record(path)["parameters"], kept, np.random.default_rng(0)))
+    found = list(waves.recompute_gain_seeds(store.read_record(path)["parameters"], kept, np.random.default_rng(0)))
     assert [agrees for *_, agrees in found] == [True, None, None] and "does not ship" in found[-1][2]
 
 
 def test_jpeg_alone_is_the_harmonic_matrix(made):
-    kept = study_waves.codec_waves("mnist", 50, n=3)
+    kept = waves.codec_waves("mnist", 50, n=3)
     x = 0.25 + 0.5 * np.pad(datasets.load("mnist").x_test[:3], ((0, 0), (2, 2), (2, 2), (0, 0)))
     k = 20
     found = frequency.harmonic_matrix(x, 50, amplitude=1.0, frequencies=kept["frequency"][k:k + 1])
@@ -119,8 +119,8 @@ def test_jpeg_alone_is_the_harmonic_matrix(made):
     assert np.abs(kept["predicted"][:, 0, 0]).max() <= 1 + 1e-6
     path, = made.rglob("codec_waves*.npz")
     parameters, rng = store.read_record(path)["parameters"], np.random.default_rng(0)
-    assert all(agrees for *_, agrees in itertools.islice(study_waves.recompute_codec_waves(parameters, kept, rng), 3))
+    assert all(agrees for *_, agrees in itertools.islice(waves.recompute_codec_waves(parameters, kept, rng), 3))
     for name in ("matrix", "predicted", "energy"):
         _tamper(path, **kept | {name: 1.1 * kept[name]})
         with pytest.raises(ValueError, match="answers of JPEG alone of mnist are not those that it computes"):
-            study_waves.codec_waves("mnist", 50, n=3)
+            waves.codec_waves("mnist", 50, n=3)
