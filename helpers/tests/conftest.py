@@ -2,7 +2,9 @@ import pytest
 
 from helpers import networks
 from helpers.artifacts import paths, store
+from helpers.study import states
 from helpers.tests import forgery
+from helpers.tests.shown import RECIPES
 
 
 @pytest.fixture
@@ -22,3 +24,12 @@ def lenet(made):
     for path in (paths.ROOT / "data" / "shipped" / "networks").glob(recipe.filename + "*"):
         forgery.copied(path, paths.SHIPPED)
     return networks.load_or_train(recipe)[0]
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory):
+    """(folder, states): what the explorer shows of the networks of shown.RECIPES, kept in that folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "MADE", tmp_path_factory.mktemp("made"))
+        patch.delenv("FRESH", raising=False)
+        return paths.MADE, {recipe: states.states(recipe) for recipe in RECIPES}

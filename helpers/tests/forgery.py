@@ -40,7 +40,7 @@ def kept_files(folder):
 
 
 def copied(path, folder):
-    """Copy an artifact or record into such a folder of artifacts, where its kind lies; return the new path."""
+    """Copy an artifact or record into a folder of artifacts, where its kind lies; return the new path."""
     target = paths.place(folder, path.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copy(path, target))
@@ -55,10 +55,11 @@ def shipped(name):
     return sorted(path for path in paths.SHIPPED.rglob(f"{name}-*") if path.suffix != ".json")
 
 
-def networks(monkeypatch, *recipes):
+def ship(monkeypatch, *recipes):
     """Let the shipped networks of these recipes ship in the store of a test; return them.
 
-    A network of the same bytes is the same object in all tests, so that what was compiled for it serves again.
+    A network of the same bytes is the same object in all tests, so that what was compiled for it serves
+    again.
     """
     def load(path, sha256):
         if sha256 not in _loaded:
@@ -78,7 +79,8 @@ _loaded = {}
 def units(path, number, seed=0):
     """Yield at most so many entries of an artifact that ships, computed again: (what, kept, now, agrees)."""
     with store.shipped_alone():
-        yield from itertools.islice(verify.units(path, store.read_record(path), np.random.default_rng(seed)), number)
+        yield from itertools.islice(verify.units(path, store.read_record(path), np.random.default_rng(seed)),
+                                    number)
 
 
 def disagrees(path, number, seed=0):
