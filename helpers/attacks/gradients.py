@@ -286,8 +286,7 @@ def _first_met(model, shape, sample):
 
 
 def _check_company(model, sample, answers):
-    """Raise ValueError where the answer to an image depends on those beside it, and is not at random anyway.
-    """
+    """Raise ValueError where the answer to an image depends on those beside it, and is not random anyway."""
     others = np.random.default_rng(0).random(sample.shape, np.float32)
     others[0] = sample[0]
     ask = _forward(model, False)

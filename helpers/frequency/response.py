@@ -1,6 +1,6 @@
 """The transfer function of a classifier: how its margin answers to sinusoids added to the image.
 
-F is the margin; the basis is that of spectra.py. The wave of frequency k = (u, v), of phase θ and unit
+F is the margin; the basis is that of fourier.py. The wave of frequency k = (u, v), of phase θ and unit
 norm, over P pixels,
 
     φ(p) = √(2/P) cos(2π k·p/size + θ),

@@ -1,7 +1,7 @@
 """Who attacks a network behind JPEG and knows of it."""
 from helpers import attacks
 
-# Of the PGD of who knows: its gradients are rough, and with robustness's 40 steps of eps / 16 it leaves
+# Of the PGD of who knows: its gradients are rough, and with under_attack's 40 steps of eps / 16 it leaves
 # up to 21 points more (LeNet-5 of MNIST, the first 200 test images, eps 0.1, qualities 10 and 50).
 NB_ITER, STRIDE = 80, 1 / 8  # eps_iter is STRIDE eps
 

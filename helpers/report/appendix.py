@@ -7,7 +7,8 @@ from itertools import zip_longest
 from helpers.artifacts import store
 from helpers.report import page, text
 
-PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "imagecodecs", "matplotlib", "seaborn", "papermill", "nbconvert",
+PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "imagecodecs", "matplotlib", "seaborn", "papermill",
+            "nbconvert",
             "pypandoc_binary", "typst")
 
 
@@ -18,20 +19,23 @@ def parameter_table(executed):
         for parameter, default in metadata["defaults"].items():
             value = str(metadata["parameters"].get(parameter, default))
             readers.setdefault((parameter, value), []).append(name[:2])
-    rows = [[f"`{name}`", value.strip("\"'").replace("None", "–"), ", ".join(notebooks)] for (name, value), notebooks in readers.items()]
+    rows = [[f"`{name}`", value.strip("\"'").replace("None", "–"), ", ".join(notebooks)]
+            for (name, value), notebooks in readers.items()]
     return _halved(rows, ["parámetro", "valor", "cuadernos"])
 
 
 def times(executed):
     """Return a table of the minutes that each executed notebook took, with their sum."""
     minutes = {name: metadata["duration"] / 60 for name, metadata in _papermill(executed).items()}
-    rows = [[f"`{name}`", text.number(value, 1)] for name, value in (minutes | {"total": sum(minutes.values())}).items()]
+    rows = [[f"`{name}`", text.number(value, 1)]
+            for name, value in (minutes | {"total": sum(minutes.values())}).items()]
     return _halved(rows, ["cuaderno", "minutos"])
 
 
 def machine(executed):
     """Return a table of this machine and of the versions of the packages."""
-    rows = [["procesador", store.processor()], ["núcleos", os.cpu_count()], ["memoria", f"{_memory():.0f} GB"],
+    rows = [["procesador", store.processor()], ["núcleos", os.cpu_count()],
+            ["memoria", f"{_memory():.0f} GB"],
             ["sistema", platform.platform(terse=True)], ["Python", platform.python_version()]]
     return _halved([*rows, *([name, importlib.metadata.version(name)] for name in PACKAGES)], ["", "versión"])
 

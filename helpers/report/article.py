@@ -1,4 +1,4 @@
-"""The report as one article: `python -m helpers.report.article EXECUTED OUTPUT.html`, or .pdf, from executed notebooks.
+"""The report as one article: `python -m helpers.report.article EXECUTED OUTPUT.html`, or OUTPUT.pdf.
 
 notebooks/informe.md is the article: its front page (in YAML), its text, and lines that bring in what the
 notebooks computed:
@@ -9,9 +9,9 @@ notebooks computed:
     {{*.conclusion}}                the cells of this tag in all notebooks (of "abstract", in the front page)
     {{informe.times | Caption}}     a table of appendix.py
 
-Code is never shown. Figures and tables have the number that their cell gives them, which is the draft's, or else
-that of the section and a count; display equations are counted. @fig:x, @tbl:x, @eq:x (of an equation with a
-label, $$ … $$ {#eq:x}) and @sec:x refer to them. pandoc makes the HTML, and through Typst the PDF.
+Code is never shown. Figures and tables have the number that their cell gives them, which is the draft's, or
+else that of the section and a count; display equations are counted. @fig:x, @tbl:x, @eq:x (of an equation
+with a label, $$ … $$ {#eq:x}) and @sec:x refer to them. pandoc makes the HTML, and through Typst the PDF.
 """
 import re
 import sys
@@ -30,7 +30,7 @@ ABSTRACT = re.compile(r"^( *)\{\{\*\.abstract\}\}$", re.M)
 
 
 def build(executed, path):
-    """Write the article of the executed notebooks in the folder `executed` to `path`, HTML or PDF by its suffix.
+    """Write the article of the executed notebooks in a folder to `path`, HTML or PDF by its suffix.
 
     Raises ValueError for what is missing: a notebook, a label, a reference, a citation, an alternative text.
     """
@@ -47,24 +47,26 @@ def build(executed, path):
 
 
 def assemble(source, executed):
-    """Return (front, notebook): the article's metadata in YAML, and one notebook of all that it shows, numbered."""
+    """Return (front, notebook): the article's metadata in YAML, and all that it shows, numbered."""
     front, _, body = source.removeprefix("---\n").partition("\n---\n")
     cells = []
     text, *rest = INCLUDE.split(body)
     cells.append(nbformat.v4.new_markdown_cell(text))
     for name, mark, words, text in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
-        cells += (_computed(mark, words, executed) if name == "informe" else _everywhere(executed, mark, words)
+        cells += (_computed(mark, words, executed) if name == "informe"
+                  else _everywhere(executed, mark, words)
                   if name == "*" else included(executed / f"{name}.ipynb", mark))
         cells.append(nbformat.v4.new_markdown_cell(text))
     for i, cell in enumerate(cells):
         cell["id"] = f"c{i}"  # those of different notebooks may be the same
     notebook = nbformat.v4.new_notebook(cells=cells)
     number_parts(notebook)
-    return ABSTRACT.sub(lambda found: _sentences(_everywhere(executed, "abstract"), found[1]), front), notebook
+    return ABSTRACT.sub(lambda found: _sentences(_everywhere(executed, "abstract"), found[1]),
+                        front), notebook
 
 
 def included(path, mark):
-    """Return the cells of an executed notebook that have this label or tag, their options told and code removed.
+    """Return the cells of an executed notebook with this label or tag, their options told, without code.
 
     Raises ValueError where there are none, or where the notebook was not executed to its end.
     """
@@ -78,7 +80,8 @@ def included(path, mark):
         if cell.cell_type == "code":
             cell.source, cell.metadata["options"] = "", page.described(options)
         else:  # its sections become parts of the article's
-            cell.source = HEADING.sub(lambda found: f"#{found['marks']} {re.sub(r'^[0-9.]+ ', '', found['title'])}", cell.source)
+            cell.source = HEADING.sub(
+                lambda found: f"#{found['marks']} {re.sub(r'^[0-9.]+ ', '', found['title'])}", cell.source)
         chosen.append(cell)
     if not chosen:
         raise ValueError(f"{path} has no cell of the label or tag {mark!r}")
@@ -86,7 +89,7 @@ def included(path, mark):
 
 
 def _everywhere(executed, mark, words=None):
-    """Return the cells of a tag in all notebooks; with `words`, a caption, their tables joined in one cell."""
+    """Return the cells of a tag in all notebooks; with `words`, a caption, their tables in one cell."""
     cells = []
     for path in appendix.notebooks(executed):
         if f'"{mark}"' in path.read_text("utf8"):
@@ -110,11 +113,12 @@ def _computed(name, words, executed):
 
 def _table(name, words, markdown):
     output = nbformat.v4.new_output("display_data", data={"text/markdown": markdown})
-    return [nbformat.v4.new_code_cell(outputs=[output], metadata={"options": {"label": f"tbl:{name}", "tbl-cap": words}})]
+    return [nbformat.v4.new_code_cell(outputs=[output],
+                                      metadata={"options": {"label": f"tbl:{name}", "tbl-cap": words}})]
 
 
 def number_parts(notebook):
-    """Number the sections, equations, figures and tables of a notebook, and resolve the references to them."""
+    """Number the sections, equations, figures and tables of a notebook, and resolve references to them."""
     numbers, counts, section = {}, {"fig": 0, "tbl": 0, "eq": 0}, [0, 0, 0, 0]
 
     def label(name, value):
@@ -173,7 +177,8 @@ def _said(cells):
 
 def _arguments(folder, *more):
     return ["--citeproc", f"--lua-filter={page.PAGE / 'article.lua'}",
-            f"--metadata-file={folder / 'front.yaml'}", f"--resource-path={folder}", "--fail-if-warnings", *more]
+            f"--metadata-file={folder / 'front.yaml'}", f"--resource-path={folder}", "--fail-if-warnings",
+            *more]
 
 
 def _html(text, folder):

@@ -1,4 +1,4 @@
-"""A notebook executed with its part of a profile: `python -m helpers.report.execute PROFILE NOTEBOOK EXECUTED`.
+"""A notebook executed with its part of a profile: `python -m helpers.report.execute PROFILE NOTEBOOK OUT`.
 
 Before anything runs, the profile is checked against all notebooks beside it. What was executed appears under
 its name only whole; what failed, beside it as NAME.failed.ipynb. One process at a time makes it: another that

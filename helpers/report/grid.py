@@ -49,7 +49,8 @@ def grid_points(path, grid):
     try:
         json.dumps(grid, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"a grid must hold numbers, texts, true, false, null and lists, got {grid!r}") from error
+        raise ValueError("a grid must hold numbers, texts, true, false, null and "
+                         f"lists, got {grid!r}") from error
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for point in points:
         parameters.check_given(path, point)

@@ -1,9 +1,9 @@
-"""An executed notebook as a page that reads offline, in HTML and PDF: `python -m helpers.report.page FILE.ipynb`.
+"""An executed notebook as a page, HTML and PDF, that reads offline: `python -m helpers.report.page FILE`.
 
-nbconvert makes Markdown by the template in helpers/report/templates, and pandoc makes of it one HTML file, with
-figures embedded, mathematics as MathML and the citations resolved from notebooks/references.bib; and
-through Typst the PDF. `jupyter nbconvert --to helpers.report.page.Page` makes the HTML too.
-A figure's or table's cell may begin with its options, in YAML:
+nbconvert makes Markdown by the template in helpers/report/templates, and pandoc makes of it one HTML file,
+with figures embedded, mathematics as MathML and the citations resolved from notebooks/references.bib; and
+through Typst the PDF. `jupyter nbconvert --to helpers.report.page.Page` makes the HTML too. A figure's or
+table's cell may begin with its options, in YAML:
 
     #| label: fig:curvas            the anchor
     #| num: "2a"                    its number in the report; else counted within the notebook
@@ -75,7 +75,8 @@ def plain(notebook):
 
 def _text_of(cell):
     """Return a cell of %%prosa that said something as a cell of Markdown, any other as it is."""
-    if cell.cell_type != "code" or not labels.is_prose(cell) or any(out.output_type == "error" for out in cell.outputs):
+    if cell.cell_type != "code" or not labels.is_prose(cell) or any(out.output_type == "error"
+                                                                    for out in cell.outputs):
         return cell
     told = [output.data["text/markdown"] for output in cell.outputs if "prosa" in output.get("metadata", {})]
     text = {"cell_type": "markdown", "metadata": cell.metadata, "source": "\n\n".join(told)}
@@ -242,7 +243,8 @@ def pdf(notebook, name, folder):
 
 def _notebook(scratch, name, folder):
     return [f"--lua-filter={PAGE / 'notebook.lua'}", "--citeproc",
-            f"--resource-path={scratch}{os.pathsep}{folder}", "--metadata=lang:es", f"--metadata=pagetitle:{name}",
+            f"--resource-path={scratch}{os.pathsep}{folder}", "--metadata=lang:es",
+            f"--metadata=pagetitle:{name}",
             "--metadata=reference-section-title:Referencias"]
 
 

@@ -92,7 +92,8 @@ def verdicts(namespace, *names):
             if claim.draft is None:
                 raise ValueError(f"the claim {claim.name} judges nothing of the draft")
         judged = [judging.judge(claim, namespace, "the table of verdicts") for claim in claims]
-        _show(Said(judging.verdict_table(judged, [claim.draft for claim in claims]), judged), "the table of verdicts")
+        _show(Said(judging.verdict_table(judged, [claim.draft for claim in claims]), judged),
+              "the table of verdicts")
 
 
 def _show(what, where):

@@ -28,7 +28,8 @@ def recipes(chosen):
     text.table([[text.network_name(r), r.train_size or datasets.record(r.dataset).full.train,
                  text.percent(r.validation_share, 0), r.epochs, r.batch_size, text.number(r.learning_rate, 2),
                  text.number(r.weight_decay, 3), f"±{r.shift} px", "sí" if r.flip else "no"] for r in chosen],
-               ["red", "imágenes", "validación", "épocas", "lote", "tasa", "decaimiento", "desplaza", "refleja"])
+               ["red", "imágenes", "validación", "épocas", "lote", "tasa", "decaimiento", "desplaza",
+                "refleja"])
 
 
 def accuracies(table):
@@ -41,7 +42,8 @@ def accuracies(table):
 def error_beside_published(reported):
     """Show the error rate that a paper reports beside ours (study.errors.Reported); nothing for None."""
     if reported:
-        text.published([[f"{text.network_name(reported.recipe)}, error en la prueba", text.percent(reported.theirs),
+        text.published([[f"{text.network_name(reported.recipe)}, error en la prueba",
+                         text.percent(reported.theirs),
                          text.with_interval(*reported.ours), f"[@{reported.source}]"]])
 
 
@@ -53,7 +55,7 @@ def calibrations(found):
 
 
 def margins(measured, vanishing):
-    """Show how large the margins of networks are, and the share beyond errors.VANISHING: dict of Recipe to it."""
+    """Show how large networks' margins are, and the share beyond errors.VANISHING: dict of Recipe to it."""
     text.table([[text.network_name(recipe), len(y), spread(gradients.margins(logits, y)),
                  text.with_interval(*vanishing[recipe])] for recipe, (logits, y) in measured.items()],
                ["red", "$n$", "margen", f"más de {text.number(errors.VANISHING, 1)}"])

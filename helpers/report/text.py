@@ -115,12 +115,12 @@ def _cell(value):
 
 
 def claims(rows):
-    """Show claims of the 2021 draft, rows (claim, what was measured, verdict): the report joins those of all notebooks."""
+    """Show claims of the 2021 draft, rows (claim, what was measured, verdict): the report joins them."""
     table(rows, CLAIMS)
 
 
 def published(rows):
-    """Show our numbers against published ones, rows (what, published, ours, source): the report joins them."""
+    """Show our numbers against published ones, rows (what, published, ours, source), which it joins too."""
     table(rows, PUBLISHED)
 
 
@@ -155,7 +155,8 @@ LAYERS = {"image": "imagen", "normalization": "normaliza", "c1": "C1", "s2": "S2
           "stage2": "etapa 2", "stage3": "etapa 3", "average": "promedio"}
 DATASETS = {name: record.title for name, record in datasets.RECORDS.items()}
 
-ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "pgd_margin": "PGD", "carlini_wagner": "C&W", "noise": "ruido", "none": "ninguno"}
+ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "pgd_margin": "PGD", "carlini_wagner": "C&W", "noise": "ruido",
+           "none": "ninguno"}
 KNOWLEDGE = {"blind": "no conoce JPEG", "identity": "códec verdadero, gradiente identidad",  # who attacks
              "differentiable": "códec diferenciable", "worst": "el peor de los tres"}
 SEARCHES = {"probabilities": "FGSM, probabilidades", "cross_entropy": "FGSM, logits",  # by their loss
@@ -236,4 +237,5 @@ def unmet_checks(tables):
         return "Se cumplen todas."
     said = [f"{CHECKS[check][0].lower()}{CHECKS[check][1:]}, umbral {significant(bound)}: "
             f"{listing(found)}" for (check, bound), found in failed.items()]
-    return f"No se {'cumple una comprobación' if many == 1 else f'cumplen {many} comprobaciones'}: {'; '.join(said)}."
+    which = "cumple una comprobación" if many == 1 else f"cumplen {many} comprobaciones"
+    return f"No se {which}: {'; '.join(said)}."

@@ -1,4 +1,3 @@
-"""Estimates with their uncertainty: `intervals` of proportions and resampled statistics, `trends` over seeds.
-"""
+"""Estimates with their uncertainty: `intervals` of proportions and of statistics, `trends` over seeds."""
 
 __all__ = ["intervals", "trends"]

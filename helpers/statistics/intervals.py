@@ -20,7 +20,7 @@ def interval(correct, n):
 
 
 def share(right):
-    """Return the share of true ones in (N,) booleans and its `interval`: an array (3,), of NaN where N = 0."""
+    """Return the share of true ones in (N,) booleans and its `interval`: an array (3,), NaN where N = 0."""
     return np.array([right.mean(), *interval(right.sum(), len(right))]) if len(right) else np.full(3, np.nan)
 
 
@@ -45,11 +45,11 @@ def bootstrap(statistic, *arrays, repeats=1000, seed=0):
 
 
 def unbiased(statistic, *arrays, repeats=1000, seed=0):
-    """Return (value, low, high) of a statistic less its bias, with its basic 95 % interval, resampling images.
+    """Return (value, low, high) of a statistic less its bias, with its basic 95 % interval.
 
-    For one that noise shifts, as a correlation between means over images: resamples have the noise twice, and
-    lie all to one side of it. Each result is twice the statistic less the mean, or the other percentile, of the
-    resamples. Davison & Hinkley 1997, chapters 2 and 5.
+    Images are resampled. For one that noise shifts, as a correlation between means over images: resamples
+    have the noise twice, and lie all to one side of it. Each result is twice the statistic less the mean, or
+    the other percentile, of the resamples. Davison & Hinkley 1997, chapters 2 and 5.
     """
     value, values = statistic(*arrays), _resampled(statistic, arrays, repeats, seed)
     low, high = np.percentile(values, [2.5, 97.5], axis=0)
@@ -57,7 +57,7 @@ def unbiased(statistic, *arrays, repeats=1000, seed=0):
 
 
 def mean(values):
-    """Return (mean, low, high) of the finite values (N,), with its 95 % interval; NaN where there are none."""
+    """Return (mean, low, high) of the finite values (N,), with its 95 % interval; NaN where none is."""
     values = values[np.isfinite(values)]
     return (values.mean(), *bootstrap(np.mean, values)) if len(values) else (np.nan,) * 3
 

@@ -1,4 +1,4 @@
-"""In what networks err, and how sure they are: confusions, calibration, and margins beyond float32's gradient.
+"""In what networks err, and how sure they are: confusions, calibration, margins too large for float32.
 
 logits: (N, classes); y: the true labels, (N,).
 """
@@ -17,7 +17,7 @@ VANISHING = 24 * np.log(2)
 
 
 class Confused(NamedTuple):
-    """The pair of classes that are taken for one another most often: how often, of how many errors and images.
+    """The two classes most often taken for one another: how often, of how many errors and images.
 
     named: the pair in words, as the data set names its classes.
     """
@@ -29,7 +29,7 @@ class Confused(NamedTuple):
 
 
 class Reported(NamedTuple):
-    """An error rate that a paper reports of a network, an Estimate of ours, and the citation's key and locator."""
+    """An error rate that a paper reports of a network, our Estimate, and the citation's key and locator."""
     recipe: object
     theirs: float
     ours: intervals.Estimate
@@ -55,7 +55,7 @@ def surest(logits, y, count):
 
 
 def confusion(logits, y):
-    """Return the confusion matrix, counts (classes, classes): the true class in rows, the answer in columns."""
+    """Return the confusion matrix, counts (classes, classes): true classes in rows, answers in columns."""
     return confusion_matrix(y, logits.argmax(axis=1), labels=range(logits.shape[1]))
 
 
@@ -81,7 +81,7 @@ def most_confused(logits, y, names):
 
 
 def by_name(found):
-    """Return a dict of Recipe to anything as {data set: {architecture: anything}}, with {} for other data sets."""
+    """Return a dict of Recipe to anything as {data set: {architecture: it}}, with {} for other data sets."""
     return {name: {recipe.architecture: one for recipe, one in found.items() if recipe.dataset == name}
             for name in datasets.NAMES}
 
@@ -100,29 +100,30 @@ def vanishing(logits, y):
     return intervals.proportion(gradients.margins(logits, y) > VANISHING)
 
 
-def gain(better, worse):
-    """Return the difference of the accuracies of two networks on the same images, an Estimate that resamples images.
+def accuracy_gain(better, worse):
+    """Return the difference of two networks' accuracies on the same images: an Estimate, resampling images.
 
     better, worse: (logits, y) of each. Raises ValueError unless their labels are the same.
     """
     if not np.array_equal(better[1], worse[1]):
-        raise ValueError(f"the networks must have answered to the same images, got {len(better[1])} and {len(worse[1])}")
+        raise ValueError(f"the networks must have answered to the same images, got {len(better[1])} and "
+                         f"{len(worse[1])}")
     one, two = (logits.argmax(axis=1) == y for logits, y in (better, worse))
     return intervals.paired(one, two)
 
 
 def gains(measured, better, worse):
-    """Return the `gain` of one architecture over another by data set, for those where both were measured.
+    """Return the `accuracy_gain` of one architecture over another by data set, where both were measured.
 
     measured: dict of Recipe to (logits, y).
     """
     by = {(recipe.dataset, recipe.architecture): answers for recipe, answers in measured.items()}
-    return {name: gain(answers, by[name, worse]) for (name, built), answers in by.items()
+    return {name: accuracy_gain(answers, by[name, worse]) for (name, built), answers in by.items()
             if built == better and (name, worse) in by}
 
 
 def reported(measured):
-    """Return the Reported error of the first of these networks of which the data set's record knows one, or None.
+    """Return the Reported error of the first network of which its data set's record knows one, or None.
 
     measured: dict of Recipe to (logits, y). Only where all the test images were measured, as in the paper.
     """

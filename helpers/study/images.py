@@ -17,7 +17,7 @@ class Strokes(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """How balanced labels are: the most and the least frequent class, their counts, and the share of the first."""
+    """How balanced labels are: the most and least frequent class, their counts, the share of the first."""
     most: int
     most_count: int
     least: int
@@ -26,14 +26,14 @@ class Classes(NamedTuple):
 
 
 class Distances(NamedTuple):
-    """L2 norms of images (n,), distances of all pairs, and of each image to the nearest of another class (n,)."""
+    """L2 norms of images (n,), distances of all pairs, and of each image to another class's nearest (n,)."""
     norm: np.ndarray
     pair: np.ndarray
     other: np.ndarray
 
 
 class Radii(NamedTuple):
-    """The L2 norms of the longest perturbations of a data set's two usual L-infinity radii, and these as shares.
+    """The longest L2 norms of perturbations of a data set's two usual L-infinity radii, and these as shares.
 
     Shares of the median distance to the nearest image of another class.
     """
@@ -44,11 +44,11 @@ class Radii(NamedTuple):
 
 
 def strokes(data):
-    """Return the Strokes of a data set of digits, over its training and test images; the first channel counts.
+    """Return the Strokes of a data set of digits, over training and test images; the first channel counts.
 
-    longest: the longer side of a digit's box, at most; of_twenty: images where it is 20; centred: where the centre of
-    mass is nearer than a pixel to the image's, along each axis; zero: pixels of exactly 0; white: of the others,
-    those of at least 0.99.
+    longest: the longer side of a digit's box, at most; of_twenty: images where it is 20; centred: where the
+    centre of mass is nearer than a pixel to the image's, along each axis; zero: pixels of exactly 0; white:
+    of the others, those of at least 0.99.
     """
     ink = np.concatenate([data.x_train, data.x_test])[..., 0]
     height, width = ink.shape[1:]
@@ -60,7 +60,8 @@ def strokes(data):
               ink.sum(axis=1) @ (np.arange(width) + 0.5) / mass - width / 2]
     lit = ink[ink > 0]
     return Strokes(len(ink), int(side.max()), float(np.mean(side == 20)),
-                   float(np.mean(np.abs(centre).max(axis=0) < 1)), 1 - lit.size / ink.size, float(np.mean(lit >= 0.99)))
+                   float(np.mean(np.abs(centre).max(axis=0) < 1)), 1 - lit.size / ink.size,
+                   float(np.mean(lit >= 0.99)))
 
 
 def classes(y):
@@ -71,7 +72,7 @@ def classes(y):
 
 
 def colours(dataset):
-    """Return (number of training images, [(mean, deviation) of each channel in levels of 0..255]) of a data set.
+    """Return (number of training images, [(mean, deviation) of each channel, in levels of 0..255]).
 
     Of all its training images, also where only a part is at hand.
     """
@@ -79,7 +80,8 @@ def colours(dataset):
     train = table[table.split == "train"].set_index("quantity").value
     channels = datasets.record(dataset).shape[2]
     count = int(sum(value for name, value in train.items() if name.startswith("class ")))
-    return count, [(255 * float(train[f"mean {c}"]), 255 * float(train[f"deviation {c}"])) for c in range(channels)]
+    return count, [(255 * float(train[f"mean {c}"]), 255 * float(train[f"deviation {c}"]))
+                   for c in range(channels)]
 
 
 def of_each_class(y, count, order=None):
@@ -89,7 +91,8 @@ def of_each_class(y, count, order=None):
     """
     found = [np.flatnonzero(y == k)[:count] for k in (range(int(y.max()) + 1) if order is None else order)]
     if min(map(len, found)) < count:
-        raise ValueError(f"count must be at most {min(map(len, found))}, the images of the rarest class, got {count}")
+        raise ValueError(f"count must be at most {min(map(len, found))}, the images of the rarest class, got "
+                         f"{count}")
     return np.stack(found)
 
 

@@ -6,7 +6,8 @@ CLAIMS = (
           says="La ResNet-20 acierta más que la LeNet-5 en MNIST y en CIFAR-10",
           measured="gains | length == 2",
           holds="gains.mnist.low > 0 and gains.cifar10.low > 0",
-          found="acierta {{ gains.mnist | puntos(2) }} puntos más en MNIST y {{ gains.cifar10 | puntos }} en CIFAR-10"),
+          found="acierta {{ gains.mnist | puntos(2) }} puntos más en MNIST y {{ gains.cifar10 | puntos }} en "
+                "CIFAR-10"),
     Claim("resnet-como-sus-autores",
           says="La ResNet-20 de CIFAR-10 tiene el error que publican sus autores, 8.75 %",
           measured="reported",
@@ -28,11 +29,12 @@ CLAIMS = (
           holds="calibration.values() | map(attribute='error.value') | max < 0.03",
           found="es de {{ calibration.values() | map(attribute='error.value') | rango_pct }}"),
     Claim("lenet-de-mnist-pierde-gradiente",
-          says="La LeNet-5 de MNIST tiene en más de la cuarta parte de las imágenes un margen que pasa de 24 ln 2, y las "
-               "demás redes en menos de una de cada cincuenta",
+          says="La LeNet-5 de MNIST tiene en más de la cuarta parte de las imágenes un margen que pasa de 24 "
+               "ln 2, y las demás redes en menos de una de cada cincuenta",
           measured="beyond.mnist | length == 2 and beyond.cifar10 | length == 2",
-          holds="beyond.mnist.lenet.low > 0.25 and max(beyond.mnist.resnet.value, beyond.cifar10.lenet.value, "
-                "beyond.cifar10.resnet.value) < 0.02",
-          found="pasa de ahí en el {{ beyond.mnist.lenet | ic_pct }} de las imágenes, y en las demás redes en "
-                "{{ [beyond.mnist.resnet.value, beyond.cifar10.lenet.value, beyond.cifar10.resnet.value] | rango_pct }}"),
+          holds="beyond.mnist.lenet.low > 0.25 and max(beyond.mnist.resnet.value, "
+                "beyond.cifar10.lenet.value, beyond.cifar10.resnet.value) < 0.02",
+          found="pasa de ahí en el {{ beyond.mnist.lenet | ic_pct }} de las imágenes, y en las demás redes "
+                "en {{ [beyond.mnist.resnet.value, beyond.cifar10.lenet.value, "
+                "beyond.cifar10.resnet.value] | rango_pct }}"),
 )

@@ -24,7 +24,7 @@ def judge(claim, namespace, where):
 
 
 def instead(judged):
-    """Return what stands in place of a paragraph if a claim of it does not hold or was not measured; or None."""
+    """Return what stands in place of a paragraph if a claim of it fails or was not measured; or None."""
     lines = [filling.fill(UNMEASURED if claim.holds is None else FAILED, {"claim": claim}, claim.name)
              for claim in judged if not claim.holds]
     return "\n\n".join(lines) or None

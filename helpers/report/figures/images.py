@@ -9,7 +9,8 @@ from helpers.report.figures import common
 def class_rows(data, chosen, order):
     """Draw images of each class in a row of its own, with its name in Spanish and English; return the axes.
 
-    data: a loaded data set; chosen: indices of training images, (classes, columns); order: the class of each row.
+    data: a loaded data set; chosen: indices of training images, (classes, columns); order: the class of each
+    row.
     """
     columns = chosen.shape[1]
     axes = common.image_grid(data.x_train[chosen.ravel()], columns=columns, width=0.6 * common.WIDTH)

@@ -26,12 +26,13 @@ def architectures(trained):
     _, axes = plt.subplots(len(trained), 1, figsize=(common.WIDTH, 1.45 * len(trained)), squeeze=False)
     for ax, (recipe, (model, _)) in zip(axes.flat, trained.items(), strict=True):
         common.architecture(models.blocks(model), ax, common.COLORS[recipe.architecture])
-        ax.set_title(f"{text.network_name(recipe)}: {text.number(model.count_params())} parámetros", loc="left")
+        ax.set_title(f"{text.network_name(recipe)}: "
+                     f"{text.number(model.count_params())} parámetros", loc="left")
     return axes.flat[:]
 
 
 def learning_curves(trained):
-    """Draw loss (above, logarithmic) and accuracy against the epoch, a column a network; return the axes (2, N).
+    """Draw loss (above) and accuracy against the epoch, a column a network; return the axes (2, N).
 
     trained: as for `architectures`.
     """
@@ -61,8 +62,9 @@ def confusions(measured):
 
 
 def surest_errors(measured, count=3):
-    """Draw the surest errors of each network on test images at hand, a row each, with bars; return the axes."""
-    _, axes = plt.subplots(len(measured), 2 * count, figsize=(common.WIDTH, 1.15 * len(measured)), squeeze=False,
+    """Draw the surest errors of networks on test images at hand, a row each, with bars; return the axes."""
+    _, axes = plt.subplots(len(measured), 2 * count, figsize=(common.WIDTH, 1.15 * len(measured)),
+                           squeeze=False,
                            width_ratios=[1, 1.1] * count)
     for ax in axes.flat:
         ax.axis("off")
@@ -92,14 +94,16 @@ def reliabilities(measured):
 def margins(measured):
     """Draw the distribution of the margins of networks, a panel a data set; return the axes.
 
-    The solid line is the boundary; beyond the dotted one, errors.VANISHING, float32 loses part of the gradient.
+    The solid line is the boundary; beyond the dotted one, errors.VANISHING, float32 loses part of the
+    gradient.
     """
     shown = list(dict.fromkeys(recipe.dataset for recipe in measured))
     _, axes = plt.subplots(1, len(shown), figsize=(common.WIDTH, 1.9), squeeze=False)
     for ax, name in zip(axes.flat, shown, strict=True):
         for recipe, (logits, y) in measured.items():
             if recipe.dataset == name:
-                common.margin_density(gradients.margins(logits, y), ax, recipe.architecture, text.NETWORKS[recipe.model])
+                common.margin_density(gradients.margins(logits, y), ax, recipe.architecture,
+                                      text.NETWORKS[recipe.model])
         ax.axvline(0, color="black", linewidth=0.8)
         ax.axvline(errors.VANISHING, color="black", linewidth=0.8, linestyle=":")
         ax.set_title(datasets.record(name).title)

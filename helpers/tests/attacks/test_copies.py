@@ -132,7 +132,7 @@ def test_copies_are_equal_and_in_float64_all_through(middle):
     moved = wide(tf.constant(x, tf.float64) + 1e-11, training=False).numpy() - exact
     half = wide(tf.constant(x, tf.float64) + 5e-12, training=False).numpy() - exact
     assert np.abs(moved).max() > 0
-    # steps of float32 are no lines
+    # The steps of float32 are no lines.
     np.testing.assert_allclose(half, moved / 2, atol=1e-14 + 1e-2 * np.abs(moved).max())
 
 

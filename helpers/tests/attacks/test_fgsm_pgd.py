@@ -315,7 +315,8 @@ def test_some_images_are_attacked_as_among_all(norm):
     y, eps = _answers(model, x), 0.05 if norm == np.inf else 0.3
     for attack in (lambda x, y, **more: attacks.noise(x, eps=eps, norm=norm, seed=5, **more),
                    lambda x, y, **more: attacks.pgd(
-                       model, x, y, eps=eps, eps_iter=eps / 3, nb_iter=4, norm=norm, restarts=2, seed=5, **more),
+                       model, x, y, eps=eps, eps_iter=eps / 3, nb_iter=4, norm=norm, restarts=2, seed=5,
+                       **more),
                    lambda x, y, **more: attacks.minimal_norm(
                        model, x, y, attack="pgd", high=2 * eps, norm=norm, nb_iter=5, halvings=4, seed=5,
                        **more)[0]):

@@ -56,7 +56,7 @@ def _tried(call, model, x, y):
 @pytest.mark.parametrize("name", SPEAKING)
 def test_an_infinite_slope_is_told_with_the_number_of_images(name):
     x = _images()
-    # a start makes black pixels; three are wrong as they are
+    # A start makes black pixels; three are wrong as they are.
     count = {"pgd": r"\d+ of \d+", "carlini_wagner": "5 of 17"}.get(
         name.removesuffix(" L2").removeprefix("least "), "5 of 20")
     with pytest.raises(ValueError, match=f"must be finite, and on {count} images it is not"):

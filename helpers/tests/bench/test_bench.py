@@ -81,7 +81,8 @@ def test_slow_peers_get_the_first_of_our_images():
             ours, *others = [measure.parameters(cell, *peer, n)["n"] for peer in measure.libraries(cell)]
             assert all(1 <= other <= ours for other in others) and ours == (n or ours)
     resnet = CW._replace(dataset="cifar10", model="resnet")
-    assert measure.parameters(resnet, "foolbox", "compiled")["n"] < measure.parameters(resnet, "ours", "compiled")["n"]
+    assert measure.parameters(resnet, "foolbox",
+                              "compiled")["n"] < measure.parameters(resnet, "ours", "compiled")["n"]
 
 
 def test_black_images_and_failures_have_no_distance():
@@ -148,20 +149,24 @@ def _outcomes(of, kept):
 def test_a_measurement_is_proved_by_our_attack_made_anew(run):
     of, kept = run
     measure.prove_cell(of, kept)
-    assert _outcomes(of, kept)[:-1] == [True] * 7 and _outcomes(of, kept)[-1] is None  # seconds of another machine
+    # The last are seconds of another machine.
+    assert _outcomes(of, kept)[:-1] == [True] * 7 and _outcomes(of, kept)[-1] is None
     peer = measure.parameters(FGSM, "cleverhans", "as shipped", 20, 2)
     kept = {"seconds": kept["seconds"], "l2": kept["l2"], "ours_seconds": kept["bare_seconds"]}
     measure.prove_cell(peer, kept)
 
 
 @pytest.mark.parametrize("name, change", [
-    ("seconds", lambda seconds: -seconds), ("seconds", lambda seconds: seconds / 10), ("seconds", lambda seconds: seconds * 10),
+    ("seconds", lambda seconds: -seconds), ("seconds", lambda seconds: seconds / 10),
+    ("seconds", lambda seconds: seconds * 10),
     ("seconds", lambda seconds: np.append(seconds, 1.0)), ("bare_seconds", lambda seconds: seconds * np.nan),
-    ("passes", lambda passes: passes * 2), ("l2", lambda l2: l2 * 0.9), ("l2", lambda l2: l2 * 3), ("l2", lambda l2: l2 * 0),
+    ("passes", lambda passes: passes * 2), ("l2", lambda l2: l2 * 0.9), ("l2", lambda l2: l2 * 3),
+    ("l2", lambda l2: l2 * 0),
     ("l2", lambda l2: l2 * np.nan), ("l2", lambda l2: np.where(np.isnan(l2), 4.0, l2))])
 def test_a_forged_measurement_is_refused(run, name, change):
     of, kept = run
-    with pytest.raises(ValueError, match="kept measurements of ours's fgsm on .* are not those that it computes"):
+    with pytest.raises(ValueError, match="kept measurements of ours's fgsm on .* are not those that it "
+                                         "computes"):
         measure.prove_cell(of, kept | {name: change(kept[name])})
 
 
@@ -175,7 +180,8 @@ def test_a_forged_table_is_refused(made, monkeypatch):
     pd.testing.assert_frame_equal(table.benchmark([FGSM]), rows)
     path, = made.rglob("bench-*.csv")
     rows["value"] *= 2
-    store.write(path, lambda partial: rows.to_csv(partial, index=False), store.read_record(path)["parameters"], 1.0)
+    store.write(path, lambda partial: rows.to_csv(partial, index=False),
+                store.read_record(path)["parameters"], 1.0)
     with pytest.raises(ValueError, match="is not that of its measurements"):
         table.benchmark([FGSM])
 

@@ -1,4 +1,4 @@
-"""The article is complete and sound: of notebooks whose outputs are made up here, and of what has been rendered."""
+"""The article is complete and sound: of notebooks with made-up outputs, and of what has been rendered."""
 import re
 from html.parser import HTMLParser
 
@@ -13,27 +13,37 @@ from helpers.report import page as report_page
 from helpers.tests import chromium
 
 NOTEBOOKS = sorted(parameters.NOTEBOOKS.glob("[0-9]*.ipynb"))
-DRAFT = ("1a", "1b", "2a", "2b", "3a", "3b", "4", "5", "6a", "6b", "7a", "7b", "8a", "8b", "9", "10a", "10b", "11a", "11b",
+DRAFT = ("1a", "1b", "2a", "2b", "3a", "3b", "4", "5", "6a", "6b", "7a", "7b", "8a", "8b", "9", "10a", "10b",
+         "11a", "11b",
          "12a", "12b")
 WANTED = {  # figures of the outline that the draft had not
-    "fig:escalera-mnist", "fig:escalera-cifar10", "fig:curvas-mnist", "fig:curvas-cifar10", "fig:misma-norma", "fig:cifar10-clases",
-    "fig:pasos-mnist", "fig:pasos-cifar10", "fig:bode-jpeg", "fig:bode-detras", "fig:consciente-mnist", "fig:consciente-cifar10",
-    "fig:autopsia", "fig:minimas", "fig:historias-mnist", "fig:historias-cifar10", "fig:antes-mnist", "fig:antes-cifar10",
+    "fig:escalera-mnist", "fig:escalera-cifar10", "fig:curvas-mnist", "fig:curvas-cifar10",
+    "fig:misma-norma", "fig:cifar10-clases",
+    "fig:pasos-mnist", "fig:pasos-cifar10", "fig:bode-jpeg", "fig:bode-detras", "fig:consciente-mnist",
+    "fig:consciente-cifar10",
+    "fig:autopsia", "fig:minimas", "fig:historias-mnist", "fig:historias-cifar10", "fig:antes-mnist",
+    "fig:antes-cifar10",
     "fig:cambios", "fig:energia"}
-ENGLISH = re.compile(r"\b(the|of|and|with|accuracy|loss|image|images|attack|epochs|true|false|network|layer|noise|frequency)\b", re.I)
-DOT = (b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==").decode()
+ENGLISH = re.compile(
+    r"\b(the|of|and|with|accuracy|loss|images?|attack|epochs|true|false|network|layer|noise|frequency)\b",
+    re.I)
+DOT = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
+       "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 
 
 def executed(path, folder):
-    """Write a notebook with made-up outputs: a dot for a figure, a row for a table, a sentence for what it says."""
+    """Write a notebook with made-up outputs: a dot for a figure, a row for a table, a sentence for text."""
     notebook = nbformat.read(path, 4)
     for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
         cell.execution_count = count
         tags, (options, _) = cell.metadata.get("tags", ()), report_page.split_options(cell.source)
         header = {"claims": text.CLAIMS, "published": text.PUBLISHED, "provenance": ["artefacto", "hecho"]}
-        chosen = next((header[tag] for tag in tags if tag in header), ["red", "valor"] if "tbl-cap" in options else None)
-        data = ({"text/markdown": text.markdown([[f"{path.stem} {i}" for i, _ in enumerate(chosen)]], chosen)} if chosen else
-                {"image/png": DOT} if "fig-cap" in options else {"text/markdown": f"Lo que dice {path.stem}."} if tags else None)
+        chosen = next((header[tag] for tag in tags if tag in header),
+                      ["red", "valor"] if "tbl-cap" in options else None)
+        data = ({"text/markdown": text.markdown([[f"{path.stem} {i}" for i, _ in enumerate(chosen)]],
+                                                chosen)} if chosen else
+                {"image/png": DOT} if "fig-cap" in options
+                else {"text/markdown": f"Lo que dice {path.stem}."} if tags else None)
         if cell.source.startswith("%%prosa"):
             said = re.sub(r"\{\{.*?\}\}", "1", cell.source.partition("\n")[2], flags=re.S)
             cell.outputs = [nbformat.v4.new_output("display_data", data={"text/markdown": "In words."},
@@ -53,11 +63,12 @@ def made_up(tmp_path_factory):
 
 
 def rendered():
-    """Return the report that `make report` has rendered here, if it has. (Others may be of one data set alone.)"""
+    """Return the report that `make report` has rendered here, if it has (others may be of one data set)."""
     return sorted((paths.ROOT / "notebooks" / "rendered").glob("report/report.html"))
 
 
-@pytest.fixture(scope="module", params=["made up", *rendered()], ids=lambda path: getattr(path, "parent", path) and str(path)[-40:])
+@pytest.fixture(scope="module", params=["made up", *rendered()],
+                ids=lambda path: getattr(path, "parent", path) and str(path)[-40:])
 def report(request, made_up, tmp_path_factory):
     """The path of a report in HTML, its PDF beside it."""
     if request.param != "made up":
@@ -94,7 +105,8 @@ class Page(HTMLParser):
                 self.captions[-1] += data
 
     def values(self, name, *kinds):
-        return [attributes[name] for tag, attributes in self.tags if name in attributes and (not kinds or tag in kinds)]
+        return [attributes[name] for tag, attributes in self.tags if name in attributes
+                and (not kinds or tag in kinds)]
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +129,14 @@ def test_narrow_figures_stand_side_by_side(page):
     assert len(beside) == 4  # figures 2, 3, 6, and Grad-CAM before and after
     for i in beside:
         within = [attributes for tag, attributes in page.tags[i + 1:i + 8] if tag == "img"]
-        assert len(within) == 2 and all("width:100" in attributes["style"].replace(" ", "") for attributes in within)
+        assert len(within) == 2 and all("width:100" in attributes["style"].replace(" ", "")
+                                        for attributes in within)
 
 
 def test_nothing_is_left_unresolved(page):
     whole = "".join(page.text)
-    for remnant in ("??", "@fig", "@tbl", "@sec", "@eq", "[@", "$$", "{#", "{{", "}}", "**", "\\begin", "\\frac", "que aquí no se hizo"):
+    for remnant in ("??", "@fig", "@tbl", "@sec", "@eq", "[@", "$$", "{#", "{{", "}}", "**", "\\begin",
+                    "\\frac", "que aquí no se hizo"):
         assert remnant not in whole, whole[max(0, whole.find(remnant) - 80):whole.find(remnant) + 80]
     ids = set(page.values("id"))
     assert {value[1:] for value in page.values("href", "a") if value.startswith("#")} <= ids
@@ -147,17 +161,20 @@ def test_the_page_asks_for_nothing(page):
 def test_the_page_opens_without_a_network(report, tmp_path):
     with chromium.started(tmp_path / "chromium", chromium.Tab) as tab:
         tab.open(report)
-        wanted = [event["params"]["request"]["url"] for event in tab.events if event["method"] == "Network.requestWillBeSent"]
+        wanted = [event["params"]["request"]["url"] for event in tab.events
+                  if event["method"] == "Network.requestWillBeSent"]
         assert all(url.startswith(("file:", "data:", "about:")) for url in wanted)
         assert not [event for event in tab.events if event["method"] == "Log.entryAdded"]
         assert tab.run("[...document.images].every(image => image.complete && image.naturalWidth)")
-        tab.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+        tab.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1,
+                 mobile=True)
         assert tab.run("document.documentElement.scrollWidth") <= 390  # a telephone
 
 
 def test_the_pdf_is_an_article(report):
     pdf = pypdf.PdfReader(report.with_suffix(".pdf"))
-    assert pdf.metadata.title == "Interpretabilidad de los ataques adversarios" and "Kelley" in pdf.metadata.author
+    assert pdf.metadata.title == "Interpretabilidad de los ataques adversarios"
+    assert "Kelley" in pdf.metadata.author
     root = pdf.trailer["/Root"]
     assert root["/Lang"].lower().startswith("es") and root["/MarkInfo"]["/Marked"]
     assert len(pdf.outline) > 5
@@ -173,7 +190,8 @@ def test_tables_of_all_notebooks_are_one(made_up):
     (cell,) = article._everywhere(made_up, "claims", "Lo que se afirmaba.")
     lines = cell.outputs[0].data["text/markdown"].splitlines()
     assert lines[0] == "| " + " | ".join(text.CLAIMS) + " |"
-    assert {line.split()[1] for line in lines[2:]} == {path.stem for path in NOTEBOOKS if '"claims"' in path.read_text("utf8")}
+    assert {line.split()[1] for line in lines[2:]} == {path.stem for path in NOTEBOOKS
+                                                       if '"claims"' in path.read_text("utf8")}
 
 
 def _prose(said, *tags):
@@ -184,23 +202,30 @@ def _prose(said, *tags):
 
 
 def test_prose_of_notebooks_becomes_text_with_the_article_s_own_numbers(tmp_path):
-    figure = nbformat.v4.new_code_cell("#| label: fig:a\n#| fig-cap: Ante la @tbl:claims.\n#| fig-alt: A.", execution_count=1, metadata={
+    figure = nbformat.v4.new_code_cell("#| label: fig:a\n#| fig-cap: Ante la @tbl:claims.\n#| fig-alt: A.",
+                                       execution_count=1, metadata={
         "tags": ["part"]}, outputs=[nbformat.v4.new_output("display_data", data={"image/png": DOT}),
-                                    nbformat.v4.new_output("display_data", data={"text/markdown": "**Figura 9.9.**"}, metadata={"caption": True})])
+                                    nbformat.v4.new_output("display_data", data={
+                                        "text/markdown": "**Figura 9.9.**"}, metadata={"caption": True})])
     verdict = _prose(text.markdown([["a", "b [@yin2019]", "se confirma"]], text.CLAIMS), "claims")
     verdict.source = "prose.verdicts(globals(), 'a')"
     nbformat.write(nbformat.v4.new_notebook(cells=[
-        _prose("## 9.1 Parte\n\n$$a$$ {#eq:a}\n\nLa @fig:a, la @eq:a y [@yin2019].", "part"), figure, _prose("Se resume, 5 %.", "abstract"),
+        _prose("## 9.1 Parte\n\n$$a$$ {#eq:a}\n\nLa @fig:a, la @eq:a y [@yin2019].", "part"), figure,
+        _prose("Se resume, 5 %.", "abstract"),
         _prose("Se concluye.", "conclusion"), verdict]), tmp_path / "09_nueve.ipynb")
-    front, notebook = article.assemble("---\nabstract: |\n  {{*.abstract}}\n---\n\n# Uno\n\n{{09_nueve.part}}\n\n{{*.conclusion}}\n\n"
+    front, notebook = article.assemble("---\nabstract: |\n  {{*.abstract}}\n---\n\n# "
+                                       "Uno\n\n{{09_nueve.part}}\n\n{{*.conclusion}}\n\n"
                                        "{{*.claims | Todo.}}\n", tmp_path)
     assert front == "abstract: |\n  Se resume, 5 %."
     said = "\n".join(cell.source for cell in notebook.cells)
-    assert "### [1.0.1]{.header-section-number} Parte" in said and "::: {.equation #eq:a}\n$$a$$\n\n(1)\n:::" in said
-    assert "La [figura\u00a01.1](#fig:a), la [ecuación\u00a0(1)](#eq:a) y [@yin2019]." in said and "Se concluye." in said
+    assert "### [1.0.1]{.header-section-number} Parte" in said and "Se concluye." in said
+    assert "::: {.equation #eq:a}\n$$a$$\n\n(1)\n:::" in said
+    assert "La [figura\u00a01.1](#fig:a), la [ecuación\u00a0(1)](#eq:a) y [@yin2019]." in said
     assert "In words" not in str(notebook) and "9.9" not in str(notebook) and "%%prosa" not in said
-    assert notebook.cells[2].metadata["options"]["caption"] == "**Figura\u00a01.1.** Ante la [tabla\u00a01.1](#tbl:claims)."
-    (table,) = [cell for cell in notebook.cells if cell.metadata.get("options", {}).get("label") == "tbl:claims"]
+    assert notebook.cells[2].metadata["options"][
+        "caption"] == "**Figura\u00a01.1.** Ante la [tabla\u00a01.1](#tbl:claims)."
+    (table,
+     ) = [cell for cell in notebook.cells if cell.metadata.get("options", {}).get("label") == "tbl:claims"]
     assert "| a | b [@yin2019] | se confirma |" in table.outputs[0].data["text/markdown"]
 
 
@@ -225,7 +250,8 @@ def test_what_is_missing_is_named(words, message, made_up):
 
 def test_a_failed_cell_stops_the_article(made_up, tmp_path):
     notebook = nbformat.read(made_up / NOTEBOOKS[0].name, 4)
-    notebook.cells[1].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]
+    notebook.cells[1].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no",
+                                                        traceback=[])]
     nbformat.write(notebook, tmp_path / NOTEBOOKS[0].name)
     with pytest.raises(ValueError, match="01_datos.ipynb has a cell that failed, cell 2 .*ValueError: no"):
         article.included(tmp_path / NOTEBOOKS[0].name, "datos")
@@ -236,8 +262,10 @@ def test_a_notebook_that_was_killed_stops_the_article(made_up, tmp_path):
     last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
     last.execution_count, last.outputs = None, []
     nbformat.write(notebook, tmp_path / NOTEBOOKS[0].name)
-    for of in (lambda: article.included(tmp_path / NOTEBOOKS[0].name, "datos"), lambda: appendix.times(tmp_path)):
-        with pytest.raises(ValueError, match="01_datos.ipynb was not executed to its end: cell .* was not run"):
+    for of in (lambda: article.included(tmp_path / NOTEBOOKS[0].name, "datos"),
+               lambda: appendix.times(tmp_path)):
+        with pytest.raises(ValueError,
+                           match="01_datos.ipynb was not executed to its end: cell .* was not run"):
             of()
 
 
@@ -246,7 +274,8 @@ def odd(tmp_path, monkeypatch):
     """An article whose front page holds all that HTML, Markdown and Typst read in their own way."""
     front = {"title": 'A "b" #c $5 @d <e> <script>window.hit = 1</script> x < y 100 % [z]', "lang": "es-MX",
              "author": ['A "B" C', "D' # $x @me", 'quoted" + "out', "<script>window.hit = 1</script>"],
-             "keywords": ['the "k"', "#l", "back\\slash", '"', "$5"], "course": '#n "o"', "abstract-title": "Resumen",
+             "keywords": ['the "k"', "#l", "back\\slash", '"', "$5"], "course": '#n "o"',
+             "abstract-title": "Resumen",
              "abstract": "Con <script>window.hit = 1</script> y <b onclick='window.hit = 1'>b</b>.\n"}
     monkeypatch.setattr(article, "SOURCE", tmp_path / "informe.md")
     article.SOURCE.write_text(f"---\n{yaml.safe_dump(front)}---\n\n# Uno\n\nDos.\n", "utf8")
@@ -261,7 +290,8 @@ def test_any_name_and_title_can_be_written(odd):
     assert "the “k”, #l, back\\slash" in told["/Keywords"]
     assert told.title.startswith('A "b" #c $5 @d <e>') and "x < y 100 % [z]" in told.title
     said = "".join(Page(odd).text)
-    assert "A “b” #c $5 @d <e>" in said and said.count("<script>window.hit = 1</script>") >= 3  # as it was typed
+    # It stays as it was typed.
+    assert "A “b” #c $5 @d <e>" in said and said.count("<script>window.hit = 1</script>") >= 3
 
 
 def test_no_script_of_a_front_page_runs(odd, tmp_path):
@@ -283,16 +313,20 @@ def test_an_unknown_citation_or_suffix_writes_nothing(made_up, tmp_path, monkeyp
 
 def test_numbers_count_within_their_section_or_are_the_draft_s():
     def cell(**options):
-        return nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", data={})], metadata={"options": options})
+        return nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", data={})],
+                                         metadata={"options": options})
 
     notebook = nbformat.v4.new_notebook(cells=[
-        nbformat.v4.new_markdown_cell("# Uno\n\n$$a = b$$\n\n# Dos {#sec:dos}\n\n## Dentro\n\n$$c$$ {#eq:c}\n\nVéanse @fig:b, @eq:c y @sec:dos."),
+        nbformat.v4.new_markdown_cell("# Uno\n\n$$a = b$$\n\n# Dos {#sec:dos}\n\n## Dentro\n\n$$c$$ "
+                                      "{#eq:c}\n\nVéanse @fig:b, @eq:c y @sec:dos."),
         cell(**{"label": "fig:a", "fig-cap": "A", "num": "6a"}), cell(**{"label": "fig:b", "fig-cap": "B"}),
-        nbformat.v4.new_markdown_cell("# Más {.appendix}\n\n## Aún más {#sec:mas}\n\n# Fin {.unnumbered}\n\n@sec:mas"),
+        nbformat.v4.new_markdown_cell("# Más {.appendix}\n\n## Aún más {#sec:mas}\n\n# Fin "
+                                      "{.unnumbered}\n\n@sec:mas"),
         cell(**{"label": "tbl:t", "tbl-cap": "T"})])
     article.number_parts(notebook)
     first, _, _, last, _ = notebook.cells
-    assert "[figura\u00a02.1](#fig:b), [ecuación\u00a0(2)](#eq:c) y [sección\u00a02](#sec:dos)" in first.source
-    assert "## [2.1]{.header-section-number} Dentro" in first.source and "[apéndice\u00a0A.1](#sec:mas)" in last.source
+    referred = "[figura\u00a02.1](#fig:b), [ecuación\u00a0(2)](#eq:c) y [sección\u00a02](#sec:dos)"
+    assert referred in first.source and "## [2.1]{.header-section-number} Dentro" in first.source
+    assert "[apéndice\u00a0A.1](#sec:mas)" in last.source
     captions = [cell.metadata["options"]["caption"] for cell in notebook.cells if cell.cell_type == "code"]
     assert captions == ["**Figura\u00a06a.** A", "**Figura\u00a02.1.** B", "**Tabla\u00a0A.1.** T"]

@@ -39,12 +39,14 @@ def test_a_claim_that_holds_lets_its_paragraph_stand(known):
 @pytest.mark.parametrize("zeros, found", [(0.5, "50.0\u00a0%"), (math.nan, "–\u00a0%")])
 def test_a_claim_that_does_not_hold_takes_its_place(zeros, found, known):
     said = prose.said(["ceros"], "El {{ strokes.zeros | pct }}.", facts(zeros), "here")
-    assert said.markdown.endswith(f"El informe publicado dice: «Casi todo es cero». Aquí, en cambio: es cero el {found}.")
+    assert said.markdown.endswith("El informe publicado dice: «Casi todo es cero». Aquí, en cambio: es cero "
+                                  f"el {found}.")
     assert said.claims[0].holds is False
 
 
 @pytest.mark.parametrize("holds, message", [
-    ("strokes.zerros > 0.75", "here, claim ceros: .* has no attribute 'zerros'"), ("stroke.zeros > 0.75", "claim ceros: 'stroke' is undefined"),
+    ("strokes.zerros > 0.75", "here, claim ceros: .* has no attribute 'zerros'"),
+    ("stroke.zeros > 0.75", "claim ceros: 'stroke' is undefined"),
     ("strokes.zeros >", "claim ceros: .*line 1"), ("strokes.zeros > 'a'", "claim ceros: TypeError")])
 def test_a_condition_that_cannot_be_judged_is_an_error(holds, message):
     with pytest.raises(ValueError, match=message):
@@ -52,7 +54,8 @@ def test_a_condition_that_cannot_be_judged_is_an_error(holds, message):
 
 
 def test_what_could_not_be_measured_neither_holds_nor_fails():
-    claim = Claim("ceros", "Casi todo es cero", "nothing.there", "{{ nothing.there }}", measured="'cifar10' in found")
+    claim = Claim("ceros", "Casi todo es cero", "nothing.there", "{{ nothing.there }}",
+                  measured="'cifar10' in found")
     judged = judging.judge(claim, {"found": {"mnist": 1}}, "here")
     assert judged.holds is None and judging.instead([judged]).startswith("**En esta ejecución no se midió.**")
 
@@ -63,7 +66,8 @@ def test_an_unknown_claim_is_named_with_those_alike(known):
 
 
 @pytest.mark.parametrize("fields, message", [
-    (("Ceros", "Sí", "true", "no"), "small letters"), (("ceros", "Sí.", "true", "no"), "final point"), (("ceros", "Sí", "true", ""), "final point")])
+    (("Ceros", "Sí", "true", "no"), "small letters"), (("ceros", "Sí.", "true", "no"), "final point"),
+    (("ceros", "Sí", "true", ""), "final point")])
 def test_a_claim_has_its_form(fields, message):
     with pytest.raises(ValueError, match=message):
         Claim(*fields)
@@ -76,12 +80,14 @@ def test_a_verdict_has_its_words():
 
 def _executed(*judged):
     told = {"prosa": {"markdown": "", "claims": [claim._asdict() for claim in judged]}}
-    cells = [new.new_code_cell("%%prosa", outputs=[new.new_output("display_data", data={}, metadata=told)]) for _ in range(2)]
+    cells = [new.new_code_cell("%%prosa", outputs=[new.new_output("display_data", data={}, metadata=told)])
+             for _ in range(2)]
     return new.new_notebook(cells=[new.new_markdown_cell("# Uno"), *cells])
 
 
 def test_only_claims_that_do_not_hold_are_told_and_once():
-    judged = [judging.judge(ZEROS, facts(zeros), "") for zeros in (0.8, 0.5)] + [record.Judged("otra", None, "Es verde", "")]
+    judged = [judging.judge(ZEROS, facts(zeros), "")
+              for zeros in (0.8, 0.5)] + [record.Judged("otra", None, "Es verde", "")]
     assert reading.judged(_executed(*judged)) == judged
     assert reading.broken(_executed(*judged)) == [
         "ceros does not hold here. Published: Casi todo es cero. Found: es cero el 50.0\u00a0%."]
@@ -89,11 +95,16 @@ def test_only_claims_that_do_not_hold_are_told_and_once():
 
 
 @pytest.mark.parametrize("sources, faults", [
-    (["%%prosa ceros\nEl {{ x | pct }}."], []), (["%%prosa\nNada.", "prose.verdicts(globals(), 'ceros')"], []),
-    (["%%prosa\nEl {{ x }}.", "%%prosa ceros\nSí."], ["no claim is named by the text «El {{ x }}. …», which has a number"]),
-    (["%%prosa ceros otra\nSí."], ["there is no claim otra in chapter_01.py"]), (["1 + 1"], ["nothing names the claim ceros of chapter_01.py"]),
-    (["%%prosa ceros\n## Uno\n\nSí."], ["a heading or label would be lost with the claim of the text «## Uno Sí. …»"]),
-    (["%%prosa ceros\n$$a$$ {#eq:a}"], ["a heading or label would be lost with the claim of the text «$$a$$ {#eq:a} …»"])])
+    (["%%prosa ceros\nEl {{ x | pct }}."], []),
+    (["%%prosa\nNada.", "prose.verdicts(globals(), 'ceros')"], []),
+    (["%%prosa\nEl {{ x }}.", "%%prosa ceros\nSí."],
+     ["no claim is named by the text «El {{ x }}. …», which has a number"]),
+    (["%%prosa ceros otra\nSí."], ["there is no claim otra in chapter_01.py"]),
+    (["1 + 1"], ["nothing names the claim ceros of chapter_01.py"]),
+    (["%%prosa ceros\n## Uno\n\nSí."], ["a heading or label would be lost with the claim of the text «## Uno "
+                                        "Sí. …»"]),
+    (["%%prosa ceros\n$$a$$ {#eq:a}"], ["a heading or label would be lost with the claim of the text «$$a$$ "
+                                        "{#eq:a} …»"])])
 def test_what_a_notebook_lacks_is_told(sources, faults, known):
     assert reading.faults(notebook(*sources), "01") == faults
 
@@ -101,7 +112,8 @@ def test_what_a_notebook_lacks_is_told(sources, faults, known):
 def test_a_name_that_is_there_twice_is_refused(tmp_path, monkeypatch):
     for number in ("91", "92"):
         (tmp_path / f"chapter_{number}.py").write_text(
-            "from helpers.report.claims.record import Claim\nCLAIMS = (Claim('igual', 'Sí', 'true', 'no'),)\n", "utf8")
+            "from helpers.report.claims.record import Claim\nCLAIMS = (Claim('igual', "
+            "'Sí', 'true', 'no'),)\n", "utf8")
     monkeypatch.setattr(record.claims, "__path__", [str(tmp_path)])
     with pytest.raises(ValueError, match="the claim igual is there twice"):
         record.chapters.__wrapped__()

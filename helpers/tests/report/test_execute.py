@@ -35,7 +35,8 @@ def _notebook(folder, *sources, name="01_uno", parameters="n = 1"):
     cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
              *map(nbformat.v4.new_code_cell, sources)]
     path = folder / f"{name}.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}), path)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}),
+                   path)
     return path
 
 
@@ -95,12 +96,14 @@ def test_a_wrong_profile_stops_before_anything_runs(folder, run, profile, messag
 
 PROSE = """from helpers.report import prose
 from helpers.report.claims.record import Claim, chapters
-chapters()["99"] = {"one": Claim("one", "Casi todo es cero", "n > 5", "n vale {{ n }}"), "two": Claim("two", "Hay uno", "n > 0", "hay {{ n }}")}
+chapters()["99"] = {"one": Claim("one", "Casi todo es cero", "n > 5", "n vale {{ n }}"),
+                    "two": Claim("two", "Hay uno", "n > 0", "hay {{ n }}")}
 prose.install()"""
 
 
 def test_claims_that_do_not_hold_are_told_and_the_source_of_prose_is_hidden(folder, run):
-    path = _notebook(folder, PROSE, "%%prosa two\nVale {{ n }}.", "%%prosa one\nCasi todo, {{ n }}.", "%%prosa one\nOtra vez.")
+    path = _notebook(folder, PROSE, "%%prosa two\nVale {{ n }}.", "%%prosa one\nCasi todo, {{ n }}.",
+                     "%%prosa one\nOtra vez.")
     output, errors, failed = run()
     assert not failed and errors == ""
     assert re.fullmatch(rf"Executing {path} \(5 cells\)\nExecuted {path} in \d+ s\n"
@@ -118,7 +121,8 @@ def test_a_failure_says_its_message_first_and_last_and_the_traceback_in_its_file
     left = folder / "out" / "01_uno.failed.ipynb"
     _, errors, failed = run()
     assert failed and errors.splitlines() == [
-        f"{path} failed: ValueError: n must be small", f"Its traceback is in {left}", "ValueError: n must be small"]
+        f"{path} failed: ValueError: n must be small", f"Its traceback is in {left}",
+        "ValueError: n must be small"]
     assert _names(folder) == ["01_uno.failed.ipynb"]
     assert any(output.output_type == "error" for cell in nbformat.read(left, 4).cells
                for output in cell.get("outputs", ()))
@@ -159,7 +163,8 @@ while not os.path.exists("go"): time.sleep(0.1)"""
 def test_the_second_waits_and_is_content(folder):
     _notebook(folder, SLOW)
     first = _started(folder)
-    second = subprocess.Popen(_command(folder), stdout=subprocess.PIPE, text=True, cwd=folder, env=ENVIRONMENT)
+    second = subprocess.Popen(_command(folder), stdout=subprocess.PIPE, text=True, cwd=folder,
+                              env=ENVIRONMENT)
     assert f"is being made by process {first.pid}: waiting" in second.stdout.readline()
     (folder / "go").touch()
     assert first.wait() == 0
@@ -191,7 +196,8 @@ def _started(folder):
 def test_a_terminal_shows_the_bars_of_a_cell(folder, command):
     _notebook(folder, BARS)
     words = _command(folder) if command == "helpers.report.execute" else [
-        sys.executable, "-m", "papermill", "-k", "python3", "-p", "n", "3", _arguments(folder)[1], folder / "a.ipynb"]
+        sys.executable, "-m", "papermill", "-k", "python3", "-p", "n", "3", _arguments(folder)[1],
+        folder / "a.ipynb"]
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # its rows and columns
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
@@ -217,4 +223,5 @@ def test_a_log_has_a_line_now_and_then(capsys, monkeypatch):
     for i in range(6):
         log.write(f"\rwork:  {i}0%|\u2588   | {i}/9 [00:01<00:02]   ")
     log.write("\n")
-    assert capsys.readouterr().err.splitlines() == ["work:  20% 2/9 [00:01<00:02]", "work:  40% 4/9 [00:01<00:02]"]
+    assert capsys.readouterr().err.splitlines() == ["work:  20% 2/9 [00:01<00:02]",
+                                                    "work:  40% 4/9 [00:01<00:02]"]

@@ -217,7 +217,7 @@ def test_what_is_shown_is_the_artifacts(tab, path, kept, recipe):
 def test_pictures_are_the_arrays(tab, path, kept):
     recipe = RECIPES[1]
     found, s, q = kept[recipe], states.columns(recipe.dataset).index(("fgsm", 4)), 3
-    # so that the maps differ
+    # It must be wrong, so that the maps differ.
     wrong = np.flatnonzero(found["logits"][:, s, q].argmax(axis=1) != found["y"])[0]
     tab.open(path, address(recipe, wrong, "fgsm", 4, q))
     shown, x = states.shown_images(found)[wrong, s, q], found["x"][wrong] / 255

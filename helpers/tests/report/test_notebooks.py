@@ -106,7 +106,7 @@ def test_helpers_comes_before_tensorflow(path):
     roots = [(node.names[0].name if isinstance(node, ast.Import) else node.module).split(".")[0]
              for node in imports]
     late = [name for name in ("tensorflow", "keras", "cleverhans") if name in roots]
-    # which sets how TensorFlow is loaded
+    # It sets how TensorFlow is loaded.
     assert all(roots.index("helpers") < roots.index(name) for name in late)
 
 

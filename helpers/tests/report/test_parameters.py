@@ -1,5 +1,4 @@
-"""Parameters: what may be is let through, everything else is refused by name, of a notebook and of a profile.
-"""
+"""Parameters: what may be is let through, all else is refused by name, of a notebook and of a profile."""
 import copy
 import re
 

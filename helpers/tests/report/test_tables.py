@@ -11,7 +11,8 @@ RESNET = networks.RECIPES["cifar10", "resnet"]
 
 def _shown(monkeypatch, show, *arguments):
     said = []
-    monkeypatch.setattr("helpers.report.text.display", lambda markdown: said.append(markdown.data.replace("\u00a0", " ")))
+    monkeypatch.setattr("helpers.report.text.display",
+                        lambda markdown: said.append(markdown.data.replace("\u00a0", " ")))
     show(*arguments)
     return said
 

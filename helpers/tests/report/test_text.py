@@ -31,15 +31,18 @@ class Cells(HTMLParser):
 
 
 def read(markdown):
-    return Cells(pypandoc.convert_text(markdown, "html5", "markdown", extra_args=["--mathml", "--columns=10000"])).rows
+    return Cells(pypandoc.convert_text(markdown, "html5", "markdown",
+                                       extra_args=["--mathml", "--columns=10000"])).rows
 
 
 # What a cell is given, and what it shows.
 SHOWN = {
     "PGD | L2": "PGD | L2", "a\\|b": "a|b", "a\\\\|b": "a\\|b", "a\\": "a\\", "||": "||", "": "", " a ": "a",
-    "$|x|$ | y": "|x| | y", "$$|a|$$ $": "|a| $", "$a\\$|b$": "a$|b", "US$5": "US$5", "6$ x": "6$ x", "$5 and $6": "$5 and $6",
+    "$|x|$ | y": "|x| | y", "$$|a|$$ $": "|a| $", "$a\\$|b$": "a$|b", "US$5": "US$5", "6$ x": "6$ x",
+    "$5 and $6": "$5 and $6",
     "`a|b`": "a|b", "``a ` | b``": "a ` | b", "`$` | `": "$ | `", "a ` b": "a ` b", "``": "``", "```": "```",
-    "a\nb\r\n c\u2028d\x0be": "a b c d e", "<b": "<b", "c>": "c>", "x<!--": "x<!–", "-->": "–>", "*a | b*": "a | b"}
+    "a\nb\r\n c\u2028d\x0be": "a b c d e", "<b": "<b", "c>": "c>", "x<!--": "x<!–", "-->": "–>",
+    "*a | b*": "a | b"}
 
 
 def test_no_cell_of_a_table_takes_another_s():

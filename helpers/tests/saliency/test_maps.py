@@ -117,9 +117,7 @@ def test_the_cascade_changes_the_last_layers_only(lenet):
 
 
 def test_random_layers_are_those_that_keras_draws_and_no_global_state_is_touched(lenet):
-    """Against Keras's own way, which seeds Python's generator; whatever seeds the layers' configurations
-    hold.
-    """
+    """Against Keras's own way, which seeds Python's generator, whatever seeds the layers hold."""
     x = datasets.load("mnist").x_test[:4]
     before = random.getstate(), str(np.random.get_state()), tf.compat.v1.random.get_seed(None)[0]
     copy = saliency.randomised(lenet, 5, seed=7)
@@ -314,7 +312,7 @@ def test_grad_cam_of_other_convolutions(layer):
 def test_maps_of_one_pixel_say_nowhere():
     model = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3), classes=10, alpha=0.25,
                                          classifier_activation=None)
-    # of 2 by 2, and 3 by 3 where they are only padded
+    # They are of 2 by 2, and of 3 by 3 where they are only padded.
     assert saliency.default_layer(model) == "conv_pw_11_relu"
     assert all(layers.called(model)[name][1:3] != (1, 1) for name in saliency.convolutional(model))
     with pytest.raises(ValueError, match="layer must be one of"):

@@ -101,7 +101,8 @@ PERFECT = [  # what makes each kind, and its arrays of a defence that nothing br
     ("jpeg_clean", lambda: behind_jpeg.clean(RECIPE, n=N), {"answer": (1, N)}),
     ("jpeg_blind", lambda: behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=N), {"answer": (3, 6, N)}),
     ("jpeg_aware", lambda: behind_jpeg.aware(RECIPE, "differentiable", 50, n=N), {"answer": (3, N)}),
-    ("jpeg_drawn", lambda: behind_jpeg.quality_drawn(RECIPE, "one identity", n=N), {"image": (3, 2, N), "block": (3, 2, N)})]
+    ("jpeg_drawn", lambda: behind_jpeg.quality_drawn(RECIPE, "one identity", n=N),
+     {"image": (3, 2, N), "block": (3, 2, N)})]
 RECOMPUTE = {"jpeg_clean": behind_jpeg.recompute_jpeg_clean, "jpeg_blind": behind_jpeg.recompute_jpeg_blind,
              "jpeg_aware": behind_jpeg.recompute_jpeg_aware, "jpeg_drawn": behind_jpeg.recompute_jpeg_drawn,
              "jpeg_distances": behind_jpeg.recompute_jpeg_distances}
@@ -132,7 +133,8 @@ def test_a_forged_perfect_defence_is_refused(made, short, case, kind, make, shap
     assert set(_outcomes(kind, parameters, kept)) == {True}
     perfect = {name: np.broadcast_to(kept["y"], kept[name].shape).astype(np.int8) for name in shapes}
     if kind == "jpeg_clean":
-        perfect["answer"] = (perfect["answer"] + 1) % 10  # behind JPEG, the network of MNIST is nearly perfect
+        # Behind JPEG, the network of MNIST is nearly perfect.
+        perfect["answer"] = (perfect["answer"] + 1) % 10
     forged = _forged(made, kind, **perfect)
     assert False in _outcomes(kind, *forged)
     with pytest.raises(ValueError, match="answers behind JPEG of .* are not those that it computes: delete"):
@@ -150,7 +152,8 @@ def test_answers_that_are_another_attacks_are_found(made, short, case):
 @pytest.mark.parametrize("factor", [0, 1e-6, 3])
 def test_forged_distances_are_found(made, case, factor):
     kept = behind_jpeg.least_distances(RECIPE, 25, n=4)
-    assert np.array_equal(kept["answer"], kept["y"]) and (kept["l2"] > 0).all() and np.isfinite(kept["l2"]).all()
+    assert np.array_equal(kept["answer"], kept["y"])
+    assert (kept["l2"] > 0).all() and np.isfinite(kept["l2"]).all()
     assert set(_outcomes("jpeg_distances", *_kept(made, "jpeg_distances")[1:], most=4)) == {True}
     assert np.array_equal(behind_jpeg.least_distances(RECIPE, 25, n=4)["l2"], kept["l2"])
     forged = _forged(made, "jpeg_distances", l2=kept["l2"] * factor)
@@ -161,8 +164,10 @@ def test_forged_distances_are_found(made, case, factor):
 
 
 @pytest.mark.parametrize("make", [
-    lambda n: behind_jpeg.clean(RECIPE, n=n), lambda n: behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=n),
-    lambda n: behind_jpeg.blind(RECIPE, "noise", norm=2, n=n), lambda n: behind_jpeg.aware(RECIPE, "identity", 50, n=n),
+    lambda n: behind_jpeg.clean(RECIPE, n=n),
+    lambda n: behind_jpeg.blind(RECIPE, "pgd_margin", norm=np.inf, n=n),
+    lambda n: behind_jpeg.blind(RECIPE, "noise", norm=2, n=n),
+    lambda n: behind_jpeg.aware(RECIPE, "identity", 50, n=n),
     lambda n: behind_jpeg.quality_drawn(RECIPE, "mixed identity", n=n)])
 def test_fewer_images_are_the_first_of_those_kept(made, short, case, monkeypatch, make):
     many = make(N)
@@ -182,12 +187,15 @@ def test_all_that_decides_an_artifact_is_in_its_key(made, short, case, monkeypat
         behind_jpeg.quality_drawn(RECIPE, "one identity", n=2)
         return {path.stem for path in made.rglob("jpeg_*.npz")}
 
-    for change in ((behind_jpeg, "NB_ITER", 3), (behind_jpeg, "STRIDE", 0.5), (behind_jpeg, "DRAWN", (30, 60)), (behind_jpeg, "DRAWS", 1),
-                   (behind_jpeg, "QUALITIES", (0, 50)), (under_attack, "NB_ITER", 2), (under_attack, "STRIDE", 2.0)):
+    for change in ((behind_jpeg, "NB_ITER", 3), (behind_jpeg, "STRIDE", 0.5),
+                   (behind_jpeg, "DRAWN", (30, 60)), (behind_jpeg, "DRAWS", 1),
+                   (behind_jpeg, "QUALITIES", (0, 50)), (under_attack, "NB_ITER", 2),
+                   (under_attack, "STRIDE", 2.0)):
         before = keys()
         monkeypatch.setattr(*change)
         assert keys() > before, change
-    for field, radii in (("jpeg_ladder", (0, 0.2)), ("drawn_radii", (0, 0.2)), ("ladders", {np.inf: (0, 0.2)})):
+    for field, radii in (("jpeg_ladder", (0, 0.2)), ("drawn_radii", (0, 0.2)),
+                         ("ladders", {np.inf: (0, 0.2)})):
         before = keys()
         _in_record(monkeypatch, **{field: radii})
         assert keys() > before, field

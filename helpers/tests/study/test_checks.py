@@ -10,7 +10,8 @@ from helpers.attacks import float64, gradients
 from helpers.report import text
 from helpers.study import checks
 
-masked = pytest.mark.filterwarnings("ignore::helpers.attacks.gradients.ZeroGradient")  # of networks masked on purpose
+# Networks are masked on purpose here.
+masked = pytest.mark.filterwarnings("ignore::helpers.attacks.gradients.ZeroGradient")
 
 N, CLASSES = 40, 2  # of two classes, so that PGD has no second-best one to end at
 PGD = {"eps": 0.1, "eps_iter": 0.025, "nb_iter": 8}
@@ -58,21 +59,26 @@ def test_kept_checks_are_computed_once(made):
         calls.append(1)
         return [checks.row("ball", 0.0), checks.row("clean_accuracy", 0.5), checks.row("monotone", 3.0)]
 
-    first, again = (checks.kept({"network": "n", "n": 3}, rows, dataset="mnist", model="lenet") for _ in range(2))
+    first, again = (checks.kept({"network": "n", "n": 3}, rows, dataset="mnist", model="lenet")
+                    for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
-    pd.testing.assert_frame_equal(first, checks.as_table(rows(), dataset="mnist", model="lenet"), check_dtype=False)
+    pd.testing.assert_frame_equal(first, checks.as_table(rows(), dataset="mnist", model="lenet"),
+                                  check_dtype=False)
     assert len(calls) == 2 and first.passed.dtype == bool and (
         text.checks_by_network([first]) == text.checks_by_network([again]))
     assert len(checks.kept({"network": "n", "n": 4}, rows, model="lenet")) == 3 and len(calls) == 3
 
 
 def test_unmet_checks_are_told_once_each_with_where():
-    good = checks.as_table([checks.row("ball", 0.0), checks.row("cw_success", 0.2)], dataset="mnist", model="resnet")
-    bad = [checks.as_table([checks.row("monotone", value), checks.row("ball", 0.0)], dataset="mnist", model=model)
+    good = checks.as_table([checks.row("ball", 0.0), checks.row("cw_success", 0.2)], dataset="mnist",
+                           model="resnet")
+    bad = [checks.as_table([checks.row("monotone", value), checks.row("ball", 0.0)], dataset="mnist",
+                           model=model)
            for value, model in ((3.0, "lenet"), (np.nan, "resnet"))]
     assert text.unmet_checks([good]) == "Se cumplen todas." == text.unmet_checks([])
     one, two = text.unmet_checks([good, bad[0]]), text.unmet_checks([good, *bad])
-    assert one.startswith("No se cumple una comprobación: ") and one.endswith("umbral 0: 3 en la LeNet-5 en MNIST.")
+    assert one.startswith("No se cumple una comprobación: ") and one.endswith(
+        "umbral 0: 3 en la LeNet-5 en MNIST.")
     assert two.startswith("No se cumplen 2 comprobaciones: ") and two.count("umbral") == 1
     assert "3 en la LeNet-5 en MNIST y " in two and two.endswith("en la ResNet-20 en MNIST.")
 
@@ -204,7 +210,8 @@ def test_carlini_wagner_rows(case):
     assert rows["cw_success"]["value"] == 1 and rows["cw_gap"]["passed"]
     assert rows["cw_rounded"]["value"] > 0.8
     assert rows["cw_l2_q50"]["value"] == pytest.approx(np.median(attacks.l2(x_adv - x)), rel=1e-5)
-    confident = {row["check"]: row for row in checks.carlini_wagner_success(model, x, y, x_adv, confidence=50)}
+    confident = {row["check"]: row
+                 for row in checks.carlini_wagner_success(model, x, y, x_adv, confidence=50)}
     assert not confident["cw_gap"]["passed"] and confident["cw_gap"]["value"] < -40
     target = gradients.logits(model, x_adv).argmax(axis=1)
     assert _outcomes(checks.carlini_wagner_success(model, x, target, x_adv, targeted=True))["cw_gap"]
@@ -273,7 +280,8 @@ def test_jpeg_attackers(case):
     strong, weak = attacks.pgd(model, x, y, **PGD), x
     good = checks.jpeg_attackers(model, y, 90, x, blind=weak, aware={"identity": strong})
     assert _outcomes(good) == {"jpeg_aware": True} and good[0]["value"] < -10
-    assert not _outcomes(checks.jpeg_attackers(model, y, 90, x, blind=strong, aware={"identity": weak}))["jpeg_aware"]
+    assert not _outcomes(checks.jpeg_attackers(model, y, 90, x, blind=strong,
+                                               aware={"identity": weak}))["jpeg_aware"]
     both = {"identity": weak, "differentiable": strong}
     rows = checks.jpeg_attackers(model, y, 90, x, blind=strong, aware=both)
     assert rows[0]["value"] == 0 and rows[1]["check"] == "jpeg_score"

@@ -55,12 +55,13 @@ def test_gains_are_of_the_same_images():
     assert found["cifar10"].low < 0.5 < found["cifar10"].high
     assert errors.gains({RESNET: (right, y)}, "resnet", "lenet") == {}
     with pytest.raises(ValueError, match="same images, got 200 and 100"):
-        errors.gain((right, y), (right[:100], y[:100]))
+        errors.accuracy_gain((right, y), (right[:100], y[:100]))
 
 
 def test_an_error_is_beside_the_published_one_only_for_all_the_images():
     y = np.zeros(10_000, int)
-    found = errors.reported({LENET: (_logits(y), y), RESNET: (_logits((np.arange(10_000) < 900).astype(int)), y)})
+    found = errors.reported({LENET: (_logits(y), y),
+                             RESNET: (_logits((np.arange(10_000) < 900).astype(int)), y)})
     assert found.recipe == RESNET and found.theirs == 0.0875 and found.ours.value == 0.09
     assert errors.reported({RESNET: (_logits(y[:2000]), y[:2000])}) is None
     assert errors.reported({LENET: (_logits(y), y)}) is None

@@ -57,7 +57,8 @@ def test_distances_against_the_slow_way():
 def test_a_radius_beside_the_distance_to_another_class():
     record = datasets.record("mnist")
     found = images.radii(record, images.Distances(np.ones(3), np.ones(3), np.array([1.0, 4.0, 9.0])))
-    assert found.reference == pytest.approx(record.reference * 28) and found.reference_share == pytest.approx(found.reference / 4)
+    assert found.reference == pytest.approx(record.reference * 28)
+    assert found.reference_share == pytest.approx(found.reference / 4)
 
 
 def test_colours_are_of_all_training_images():

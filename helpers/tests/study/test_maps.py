@@ -27,16 +27,20 @@ def test_changes_are_those_of_the_maps(lenet, made, attack):
     before, after = saliency.grad_cam(lenet, x, y), saliency.grad_cam(lenet, x_adv, kept["answer"])
     np.testing.assert_allclose(kept["grad_cam seen spearman"], saliency.spearman(before, after), atol=1e-4)
     slope = saliency.magnitude(saliency.input_gradient(lenet, x, y))
-    np.testing.assert_allclose(kept["gradient energy 0.1"], saliency.energy_share(x_adv - x, slope, 0.1), atol=1e-4)
+    np.testing.assert_allclose(kept["gradient energy 0.1"], saliency.energy_share(x_adv - x, slope, 0.1),
+                               atol=1e-4)
     again = maps.changes(RECIPE, attack, n=5)
     assert all(np.array_equal(kept[name], again[name], equal_nan=True) for name in kept)
     fewer = maps.changes(RECIPE, attack, n=4)
     path, = made.rglob("map_changes*.npz")  # nothing else was computed
     assert all(np.array_equal(fewer[name], kept[name][:4], equal_nan=True) for name in kept)
-    for column in ("grad_cam true spearman", "gradient seen divergence", "grad_cam energy 0.1"):  # a measure by itself
-        _, outcomes = _forged(path, maps.recompute_map_changes, kept, kept | {column: 0.01 + 0 * kept[column]})
+    # Each of these is a measure by itself.
+    for column in ("grad_cam true spearman", "gradient seen divergence", "grad_cam energy 0.1"):
+        _, outcomes = _forged(path, maps.recompute_map_changes, kept,
+                              kept | {column: 0.01 + 0 * kept[column]})
         assert not all(outcomes[1])
-    forged = {name: value if name in ("index", "y", "x_adv", "x_noise") else np.concatenate([value[:3], value[3:] * 0 + 1])
+    forged = {name: value if name in ("index", "y", "x_adv", "x_noise")
+              else np.concatenate([value[:3], value[3:] * 0 + 1])
               for name, value in kept.items()}  # but for the three whose images are kept
     parameters, outcomes = _forged(path, maps.recompute_map_changes, kept, forged)
     assert all(outcomes[0]) and not all(outcomes[1])
@@ -48,7 +52,7 @@ def test_changes_are_those_of_the_maps(lenet, made, attack):
 
 
 def _forged(path, recompute, kept, forged):
-    """Keep forged arrays with a record that says so; return the parameters, and what recompute says of both."""
+    """Keep forged arrays with a record that says so; return the parameters, and what recompute says."""
     np.savez(path, **forged)
     record = store.read_record(path)
     files.write_json(store.record_path(path), record | {"sha256": store.file_sha256(path)})
@@ -61,7 +65,8 @@ def test_the_noise_is_as_long_as_the_attack(lenet):
     x, y = 0.3 + 0.4 * data.x_test[:6], data.y_test[:6]
     x_adv, x_noise = maps.attacked_images(lenet, x, y, "fgsm", "mnist")
     np.testing.assert_allclose(attacks.l2(x_noise - x), attacks.l2(x_adv - x), rtol=0.02)
-    with pytest.raises(ValueError, match="attack must be one of fgsm, pgd_margin, carlini_wagner, got 'noise'"):
+    with pytest.raises(ValueError,
+                       match="attack must be one of fgsm, pgd_margin, carlini_wagner, got 'noise'"):
         maps.attacked_images(lenet, x, y, "noise", "mnist")
 
 
@@ -87,7 +92,8 @@ def test_maps_of_other_labels_are_those_of_the_networks(made, dataset):
     small = {"epochs": 1, "train_size": 200}
     kept = maps.learnt_labels(dataset, n=4, **small)
     data = datasets.load(dataset)
-    told, other = (networks.load_or_train(maps.memorising_recipe(dataset, label_noise=noise, **small))[0] for noise in (0.0, 0.9))
+    told, other = (networks.load_or_train(maps.memorising_recipe(dataset, label_noise=noise, **small))[0]
+                   for noise in (0.0, 0.9))
     computed = [saliency.grad_cam(model, data.x_test[:4], data.y_test[:4]) for model in (told, other)]
     np.testing.assert_allclose(kept["grad_cam"][1], saliency.spearman(*computed), atol=1e-4)
     assert kept["train_accuracy"].shape == (3,) and len(list(made.rglob("network-*.keras"))) == 3
@@ -114,10 +120,12 @@ def test_readable_gradients(lenet):
     x, y = data.x_test[:6], data.y_test[:6]
     g = saliency.input_gradient(lenet, x, y)
     for i in range(6):
-        assert kept["cosine"][i] == pytest.approx(abs(np.corrcoef(x[i].ravel(), g[i].ravel())[0, 1]), abs=1e-5)
+        assert kept["cosine"][i] == pytest.approx(abs(np.corrcoef(x[i].ravel(), g[i].ravel())[0, 1]),
+                                                  abs=1e-5)
         power = np.abs(np.fft.fftshift(np.fft.fft2(g[i, :, :, 0]))) ** 2
         at = np.fft.fftshift(np.fft.fftfreq(28))
-        assert kept["high"][i] == pytest.approx(power[np.hypot(at[:, None], at) > 0.25].sum() / power.sum(), abs=1e-5)
+        assert kept["high"][i] == pytest.approx(power[np.hypot(at[:, None], at) > 0.25].sum() / power.sum(),
+                                                abs=1e-5)
 
 
 def test_a_tale_turns_one_class_into_another_and_draws_its_way(lenet, made):
@@ -131,7 +139,8 @@ def test_a_tale_turns_one_class_into_another_and_draws_its_way(lenet, made):
     cosines = maps.cosine_to_classes(RECIPE, 3, 8, n=4)
     mean = data.x_train[data.y_train == 8].mean(axis=0)
     one, two = (kept["near"] - x)[1].ravel(), (mean - x[1]).ravel()
-    np.testing.assert_allclose(cosines[1, 8], one @ two / np.linalg.norm(one) / np.linalg.norm(two), atol=1e-5)
+    np.testing.assert_allclose(cosines[1, 8], one @ two / np.linalg.norm(one) / np.linalg.norm(two),
+                               atol=1e-5)
     assert cosines.shape == (4, 10) and np.nanmax(np.abs(cosines)) <= 1
     path, = made.rglob("made_into*.npz")
     assert np.array_equal(maps.made_into(RECIPE, 3, 8, n=3)["near"], kept["near"][:3])

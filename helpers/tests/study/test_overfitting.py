@@ -23,27 +23,33 @@ def test_checkpoints_of_one_run_are_measured_by_themselves(made):
     data = datasets.load("mnist")
     x, y = data.x_test[:20], data.y_test[:20]
     for k, epochs in enumerate((1, 2)):
-        model, _ = networks.load_or_train(overfitting.recipe(0, epochs=epochs, label_noise=0.2, train_size=300))
+        model, _ = networks.load_or_train(overfitting.recipe(0, epochs=epochs, label_noise=0.2,
+                                                             train_size=300))
         logits = accuracy.predict(model, data.x_test)
-        np.testing.assert_allclose(found["test_accuracy"][k], np.mean(logits.argmax(axis=1) == data.y_test), atol=2e-4)
+        np.testing.assert_allclose(found["test_accuracy"][k], np.mean(logits.argmax(axis=1) == data.y_test),
+                                   atol=2e-4)
         loss = keras.losses.sparse_categorical_crossentropy(data.y_test, logits, from_logits=True)
         np.testing.assert_allclose(found["test_loss"][k], np.mean(loss), rtol=1e-3)
         (seen, told), *_ = networks.images(recipe)
-        np.testing.assert_allclose(found["train_accuracy"][k], np.mean(accuracy.predict(model, seen).argmax(axis=1) == told))
+        np.testing.assert_allclose(found["train_accuracy"][k],
+                                   np.mean(accuracy.predict(model, seen).argmax(axis=1) == told))
         with tf.GradientTape() as tape:  # FGSM by hand, from the probabilities
             images = tf.constant(x)
             tape.watch(images)
             p = tf.clip_by_value(tf.nn.softmax(model(images)), 1e-7, 1 - 1e-7)
-            value = -tf.math.log(tf.gather(p / tf.reduce_sum(p, axis=1, keepdims=True), y, axis=1, batch_dims=1))
+            value = -tf.math.log(tf.gather(p / tf.reduce_sum(p, axis=1, keepdims=True), y, axis=1,
+                                           batch_dims=1))
         step = np.sign(tape.gradient(value, images))
         for e in (2, 5):
-            by_hand = accuracy.predict(model, np.clip(x + overfitting.EPS[e] * step, 0, 1)).argmax(axis=1) == y
+            by_hand = accuracy.predict(model,
+                                       np.clip(x + overfitting.EPS[e] * step, 0, 1)).argmax(axis=1) == y
             assert np.mean(found["right"][k, 0, e] == by_hand) >= 0.95
         clean = accuracy.predict(model, x).argmax(axis=1) == y
         assert (found["right"][k, :, 0] == clean).all()
         assert ((found["l2"][k] == 0) == ~clean[:3]).all() and np.isfinite(found["l2"][k]).all()
         assert (np.diff(found["right"][k, -1].astype(int), axis=0) <= 0).all()  # PGD's balls are nested
-        np.testing.assert_allclose(found["profile"][k, 0, 0], gradients.margins(accuracy.predict(model, x[:3]), y[:3]),
+        np.testing.assert_allclose(found["profile"][k, 0, 0],
+                                   gradients.margins(accuracy.predict(model, x[:3]), y[:3]),
                                    rtol=1e-3, atol=1e-4)
 
 
@@ -61,7 +67,8 @@ def test_large_margins_mask_fgsm_and_nothing_else(lenet):
         assert abs(share(hidden, search) - share(plain, search)) < 0.15, search
     near = [overfitting._near(overfitting.recipe(0), model, 4) for model in (lenet, masked)]
     np.testing.assert_allclose(near[0]["l2"], near[1]["l2"], rtol=0.1)
-    np.testing.assert_allclose(np.array(near[1]["profile"])[0], 30 * np.array(near[0]["profile"])[0], rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(np.array(near[1]["profile"])[0], 30 * np.array(near[0]["profile"])[0],
+                               rtol=1e-2, atol=1e-2)
 
 
 @pytest.fixture
@@ -82,29 +89,35 @@ def test_a_study_joins_its_runs_in_order(made, in_process):
     epochs, layers = found.values()
     assert epochs["value"].tolist() == [1, 2, 3] and epochs["right"].shape == (3, 2, 6, 13, 20)
     assert layers["parameters"][2, 0] - layers["parameters"][0, 0] == 2 * (84 * 84 + 84)
-    run = {"recipe": networks.as_json(overfitting.recipe(1, epochs=3, train_size=200)), "epochs": [1, 2, 3], **SIZES, **SETTINGS}
+    run = {"recipe": networks.as_json(overfitting.recipe(1, epochs=3, train_size=200)), "epochs": [1, 2, 3],
+           **SIZES, **SETTINGS}
     one = store.cached("overfitting_run", run, None)  # of the second seed, as the worker sent it
     for name in ("test_loss", "l2", "right"):
         assert np.array_equal(epochs[name][:, 1], one[name])
-    deep = {"recipe": networks.as_json(overfitting.recipe(0, epochs=1, extra_layers=2, label_noise=0.2, train_size=200)),
+    deep = {"recipe": networks.as_json(overfitting.recipe(0, epochs=1, extra_layers=2, label_noise=0.2,
+                                                          train_size=200)),
             "epochs": [1], **SIZES, **SETTINGS}
     assert np.array_equal(layers["profile"][2, 0], store.cached("overfitting_run", deep, None)["profile"][0])
     kept = {path.name for path in forgery.kept_files(made)}
     again = overfitting.studies(parts, seeds=range(2), epochs=1, train_size=200, workers=1, **SIZES)
-    assert {path.name for path in forgery.kept_files(made)} == kept and np.array_equal(again["epochs", 0.0]["l2"], epochs["l2"])
+    assert {path.name for path in forgery.kept_files(made)} == kept and np.array_equal(
+        again["epochs", 0.0]["l2"], epochs["l2"])
     with pytest.raises(ValueError, match="axis must be one of epochs, layers, width, got 'depth'"):
         overfitting.studies({("depth", 0.0): None}, seeds=range(2))
 
 
 @pytest.mark.parametrize("axis, values, message", [
-    ("epochs", [0, 1, 2], r"epochs must be a list of 3 or more that increase, each an integer in 1..1000, got \[0, 1, 2\]"),
-    ("epochs", [], r"epochs must be a list of 3 or more .*got \[\]"), ("epochs", 3, "epochs must be a list .*got 3"),
+    ("epochs", [0, 1, 2],
+     r"epochs must be a list of 3 or more that increase, each an integer in 1..1000, got \[0, 1, 2\]"),
+    ("epochs", [], r"epochs must be a list of 3 or more .*got \[\]"),
+    ("epochs", 3, "epochs must be a list .*got 3"),
     ("epochs", [1, 1.5, 2], "epochs must be a list"), ("epochs", [True, 2, 3], r"got \[True, 2, 3\]"),
     ("layers", [2, 0, 4], "layers must be a list of 3 or more that increase, each an integer in 0..100"),
     ("layers", [0, 2, 100_000], "in 0..100, got"), ("layers", [0, 2, 2, 4], "layers must be a list"),
     ("width", [1.0, 2], r"width must be a list .*each a number in \[0.05, 16\], got \[1.0, 2\]"),
     ("width", [-1, 1, 2], "width must be a list"), ("width", [1, 2, float("nan")], "width must be"),
-    ("width", [1, 2, float("inf")], "width must be"), ("depth", [1, 2, 3], "axis must be one of epochs, layers, width")])
+    ("width", [1, 2, float("inf")], "width must be"),
+    ("depth", [1, 2, 3], "axis must be one of epochs, layers, width")])
 def test_values_that_are_none_of_an_axis(axis, values, message, made):
     for refused in (lambda: overfitting.studies({(axis, 0.0): values}, seeds=range(2)),
                     lambda: overfitting.study({axis: values})):  # an empty list is not the default
@@ -114,9 +127,12 @@ def test_values_that_are_none_of_an_axis(axis, values, message, made):
 
 
 @pytest.mark.parametrize("given, message", [
-    ({"n_seeds": 0}, "n_seeds must be None or an integer in 1..1000, got 0"), ({"n_seeds": True}, "n_seeds must be"),
-    ({"n": 10_001}, "n must be an integer in 1..10000, got 10001"), ({"n_distance": 0}, "n_distance must be an integer"),
-    ({"n": 20, "n_distance": 21}, "n_distance must be an integer in 1..20, got 21"), ({"epochs": 0}, "epochs must be")])
+    ({"n_seeds": 0}, "n_seeds must be None or an integer in 1..1000, got 0"),
+    ({"n_seeds": True}, "n_seeds must be"),
+    ({"n": 10_001}, "n must be an integer in 1..10000, got 10001"),
+    ({"n_distance": 0}, "n_distance must be an integer"),
+    ({"n": 20, "n_distance": 21}, "n_distance must be an integer in 1..20, got 21"),
+    ({"epochs": 0}, "epochs must be")])
 def test_sizes_of_a_study_that_are_none(given, message, made):
     with pytest.raises(ValueError, match=message):
         overfitting.study(**given)
@@ -135,7 +151,8 @@ def test_losses_of_attacks_that_are_mistaken_and_mended():
     y = np.array([0, 0, 0])
     p = np.exp(z - z.max(axis=1, keepdims=True))
     p = np.clip(p / p.sum(axis=1, keepdims=True), 1e-7, 1 - 1e-7)
-    np.testing.assert_allclose(gradients.of_probabilities(y, tf.constant(z)), -np.log(p[:, 0] / p.sum(axis=1)), atol=1e-6)
+    np.testing.assert_allclose(gradients.of_probabilities(y, tf.constant(z)),
+                               -np.log(p[:, 0] / p.sum(axis=1)), atol=1e-6)
     with tf.GradientTape(persistent=True) as tape:
         logits = tf.constant(z)
         tape.watch(logits)
@@ -163,17 +180,24 @@ def test_every_shipped_run_agrees_with_itself():
 
 
 @pytest.mark.parametrize("forged", [
-    {"l2": lambda l2: 3 * l2}, {"l2": lambda l2: l2 / 3}, {"l2": lambda l2: 0 * l2}, {"l2": lambda l2: np.where(l2 > 0, np.inf, l2)},
-    {"right": np.ones_like}, {"right": lambda right: right[:, ::-1]}, {"right": lambda right: right[:, :, ::-1]},
+    {"l2": lambda l2: 3 * l2}, {"l2": lambda l2: l2 / 3}, {"l2": lambda l2: 0 * l2},
+    {"l2": lambda l2: np.where(l2 > 0, np.inf, l2)},
+    {"right": np.ones_like}, {"right": lambda right: right[:, ::-1]},
+    {"right": lambda right: right[:, :, ::-1]},
     {"test_accuracy": lambda part: 0 * part + 0.5}, {"test_accuracy": lambda part: part + 0.2},
     {"train_accuracy": lambda part: 0 * part + 0.3}, {"test_loss": lambda part: 0 * part},
-    {"test_margin": lambda part: part[:, ::-1]}, {"test_margin": lambda part: part - 100}, {"zero": np.ones_like},
-    {"profile": lambda part: 2 * part}, {"profile": lambda part: part[..., ::-1, :]}, {"slope": lambda part: part[:, ::-1]},
-    {"slope": lambda part: 10 * part}, {"epoch": lambda part: part + 1}, {"right": lambda right: right[..., :5]}])
+    {"test_margin": lambda part: part[:, ::-1]}, {"test_margin": lambda part: part - 100},
+    {"zero": np.ones_like},
+    {"profile": lambda part: 2 * part}, {"profile": lambda part: part[..., ::-1, :]},
+    {"slope": lambda part: part[:, ::-1]},
+    {"slope": lambda part: 10 * part}, {"epoch": lambda part: part + 1},
+    {"right": lambda right: right[..., :5]}])
 def test_forged_figures_of_a_run_are_refused(run, forged):
     parameters, kept = run
-    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="figures of a run of .* are not those"):
-        overfitting.prove_run(parameters, kept | {name: change(kept[name]) for name, change in forged.items()})
+    refused = pytest.raises(ValueError, match="figures of a run of .* are not those")
+    with np.errstate(invalid="ignore"), refused:
+        overfitting.prove_run(parameters,
+                              kept | {name: change(kept[name]) for name, change in forged.items()})
 
 
 def test_a_forged_run_or_part_is_refused_when_it_is_loaded(made):
@@ -182,7 +206,8 @@ def test_a_forged_run_or_part_is_refused_when_it_is_loaded(made):
     first = overfitting.studies(parts, **given)
     whole, = made.rglob("overfitting-*.npz")
     record, kept = store.read_record(whole), store.read(whole)
-    store.write(whole, lambda partial: np.savez(partial, **kept | {"test_loss": kept["test_loss"] + 1}), record["parameters"], 1.0)
+    store.write(whole, lambda partial: np.savez(partial, **kept | {"test_loss": kept["test_loss"] + 1}),
+                record["parameters"], 1.0)
     with pytest.raises(ValueError, match="kept study of"):
         overfitting.studies(parts, **given)
     whole.unlink(), store.record_path(whole).unlink()
@@ -190,14 +215,16 @@ def test_a_forged_run_or_part_is_refused_when_it_is_loaded(made):
     whole.unlink(), store.record_path(whole).unlink()
     path = sorted(made.rglob("overfitting_run-*.npz"))[0]
     record, kept = store.read_record(path), store.read(path)
-    store.write(path, lambda partial: np.savez(partial, **kept | {"right": np.ones_like(kept["right"])}), record["parameters"], 1.0)
+    store.write(path, lambda partial: np.savez(partial, **kept | {"right": np.ones_like(kept["right"])}),
+                record["parameters"], 1.0)
     with pytest.raises(ValueError, match="figures of a run of"):
         overfitting.studies(parts, **given)
     assert first
 
 
 def test_fewer_images_of_a_run_are_the_first_of_those_kept(made):
-    parts, given = {("layers", 0.0): [0, 1, 2]}, {"seeds": range(1), "epochs": 1, "train_size": 200, "workers": 1, "n_distance": 2}
+    parts, given = {("layers", 0.0): [0, 1, 2]}, {"seeds": range(1), "epochs": 1, "train_size": 200,
+                                                  "workers": 1, "n_distance": 2}
     many = overfitting.studies(parts, n=20, **given)["layers", 0.0]
     count = len(list(made.rglob("overfitting_run-*.npz")))
     few = overfitting.studies(parts, n=7, **given)["layers", 0.0]
@@ -220,7 +247,8 @@ def test_verify_trains_the_first_epoch_of_a_run_again(made, monkeypatch):
     outcomes = list(overfitting.recompute_overfitting_run(parameters, kept, np.random.default_rng(0)))
     assert all(agrees for *_, agrees in outcomes) and outcomes[-1][0] == "after an epoch, under attack"
     forged = kept | {"test_loss": kept["test_loss"] * 1.2, "train_margin": kept["train_margin"] * 1.5}
-    assert not all(agrees for *_, agrees in overfitting.recompute_overfitting_run(parameters, forged, np.random.default_rng(0)))
+    assert not all(agrees for *_, agrees in overfitting.recompute_overfitting_run(parameters, forged,
+                                                                                  np.random.default_rng(0)))
     other = parameters | {"recipe": networks.as_json(overfitting.recipe(0, epochs=2))}
     *_, last = overfitting.recompute_overfitting_run(other, kept, np.random.default_rng(0))
     assert last[-1] is None and "does not ship" in last[2]

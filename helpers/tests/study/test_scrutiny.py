@@ -1,4 +1,4 @@
-"""The checks that take minutes: kept by all that decides them, proved as far as they follow, made anew in groups."""
+"""The checks that take minutes: kept by all that decides them, proved as far as they go, made anew."""
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,7 +37,8 @@ def _better(found):
     lambda **more: scrutiny.of_jpeg(LENET, n_check=4, seed=0, quality=50, **more)], ids=["attacks", "jpeg"])
 def test_checks_are_kept_refused_where_they_do_not_follow_and_made_anew(quick, made, of):
     first = of()
-    pd.testing.assert_frame_equal(of(more=checks.monotone([0, 1], [1.0, 0.5])).iloc[:-1], first, check_dtype=False)
+    pd.testing.assert_frame_equal(of(more=checks.monotone([0, 1], [1.0, 0.5])).iloc[:-1], first,
+                                  check_dtype=False)
     path, = made.rglob("checks-*.npz")
     kept = store.read(path)
     for change in (lambda found: found.update(passed=~found["passed"]),

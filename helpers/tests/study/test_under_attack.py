@@ -22,7 +22,7 @@ def _tamper(made, name, change):
 
 @pytest.fixture
 def both(made, monkeypatch):
-    """The shipped LeNets of MNIST, natural and adversarial, in an otherwise empty store; returns the first."""
+    """The shipped LeNets of MNIST, natural and adversarial, in an otherwise empty store; the first."""
     return forgery.ship(monkeypatch, LENET, ADVERSARIAL)[0]
 
 
@@ -72,22 +72,24 @@ def test_tampered_adversarial_images_are_refused(both, made, change):
 
 
 def _refused(make, what):
-    """Assert that what is kept is refused, if not at once, then in one of a few loads: the samples are random."""
+    """Assert that what is kept is refused in one of a few loads: the samples are random."""
     with pytest.raises(ValueError, match=f"{what}.*{LENET.filename}"):
         for _ in range(40):
             make()
 
 
 def _later(answer, y):
-    """Return answers of PGD that break each image one radius later, as if the defence were a little better."""
+    """Return answers of PGD that break each image one radius later, as if the defence were better."""
     return np.concatenate([answer[:1], answer[:1], answer[1:-1]])
 
 
 FORGED = {
     "nothing breaks": lambda answer, y: np.repeat(answer[:1], len(answer), axis=0),
-    "all that an attack leaves right": lambda answer, y: np.where(np.arange(len(answer))[:, None] > 0, y, answer),
+    "all that an attack leaves right": lambda answer, y: np.where(np.arange(len(answer))[:, None] > 0, y,
+                                                                  answer),
     "a radius later": _later,
-    "all broken at once": lambda answer, y: np.where(np.arange(len(answer))[:, None] > 0, (y + 1) % 10, answer),
+    "all broken at once": lambda answer, y: np.where(np.arange(len(answer))[:, None] > 0, (y + 1) % 10,
+                                                     answer),
     "other answers": lambda answer, y: (answer + 1) % 10,
     "mended by more": lambda answer, y: np.concatenate([answer[:-1], answer[:1]]),
     "no class": lambda answer, y: np.where(answer == y, answer, 11),
@@ -107,9 +109,11 @@ def test_forged_answers_are_refused(both, made, attack, forged):
 
 
 def test_answers_swapped_between_two_attacks_are_refused_and_found(both, made):
-    makes = [lambda name=name: under_attack.answers(LENET, name, norm=2, n=60) for name in ("fgsm_margin", "pgd_margin")]
+    makes = [lambda name=name: under_attack.answers(LENET, name, norm=2, n=60)
+             for name in ("fgsm_margin", "pgd_margin")]
     one, other = (make() for make in makes)
-    first, second = (made / f"answers-{store.digest(under_attack.answers_key(LENET, name, norm=2, n=60, seed=0))}.npz"
+    first, second = (
+        made / f"answers-{store.digest(under_attack.answers_key(LENET, name, norm=2, n=60, seed=0))}.npz"
                      for name in ("fgsm_margin", "pgd_margin"))
     forgery.arrays(first, lambda kept: kept.update(other))
     forgery.arrays(second, lambda kept: kept.update(one))
@@ -195,7 +199,8 @@ def _swapped(one, other):
     lambda kept: kept.update({"pgd_margin lenet-adv": kept["none lenet-adv"]}),
     lambda kept: kept.update({"fgsm lenet": np.full_like(kept["fgsm lenet"], np.nan)}),
     lambda kept: kept.pop("noise lenet"),
-], ids=["clean logits", "PGD as FGSM", "FGSM as noise", "noise as nothing", "clean on the other", "NaN", "one less"])
+], ids=["clean logits", "PGD as FGSM", "FGSM as noise", "noise as nothing", "clean on the other", "NaN",
+        "one less"])
 def test_forged_transfer_is_refused_and_found(both, made, change):
     make = lambda: under_attack.transfer(LENET, [ADVERSARIAL], n=48)
     make(), make()
@@ -219,7 +224,8 @@ def quick(monkeypatch):
     lambda kept: kept.update(l2=kept["l2"][::-1]),
     lambda kept: kept.update(transferred=np.where(np.isnan(kept["transferred"]), 0, np.nan)),
     lambda kept: kept.update(confidence=kept["confidence"][::-1]),
-], ids=["tripled", "zero", "never found", "never found nor asked", "shorter for more", "who knew", "confidences"])
+], ids=["tripled", "zero", "never found", "never found nor asked", "shorter for more", "who knew",
+        "confidences"])
 def test_forged_growth_with_confidence_is_refused(both, made, quick, change):
     make = lambda: under_attack.confidence_growth(LENET, ADVERSARIAL, confidences=[0, 5], n=8)
     make(), make()
@@ -243,7 +249,8 @@ def test_longer_perturbations_that_end_at_the_boundary_are_found_by_a_search(bot
     for _ in range(16):  # towards an image of another class
         middle = (low + high) / 2
         wrong = gradients.logits(both, x + middle * (x[[1, 2, 3, 0]] - x)).argmax(axis=1) != kept["y"]
-        low, high = (np.where(wrong[:, None, None, None] == more, side, middle) for more, side in ((True, low), (False, high)))
+        low, high = (np.where(wrong[:, None, None, None] == more, side, middle)
+                     for more, side in ((True, low), (False, high)))
     x_adv = x + high * (x[[1, 2, 3, 0]] - x)
     assert (attacks.l2(x_adv - x) > 1.2 * kept["l2"]).all()
     forgery.arrays(path, lambda held: held.update(x_adv=x_adv, l2=attacks.l2(x_adv - x)))
@@ -301,7 +308,8 @@ def _keys():
     ("LOSSES", under_attack.LOSSES | {"pgd": "margin"}, {"answers", "table"}),
     ("ladders", datasets.record("mnist").ladders | {2: (0, 1)}, {"answers", "fgsm", "table"}),
     ("reference", 0.1, {"transfer"}),
-    ("CARLINI_WAGNER", under_attack.CARLINI_WAGNER | {"max_iterations": 10}, {"untargeted", "targeted", "confidence"}),
+    ("CARLINI_WAGNER", under_attack.CARLINI_WAGNER | {"max_iterations": 10},
+     {"untargeted", "targeted", "confidence"}),
     ("AMONG", 1000, {"targeted"}), ("PART", 100, {"accuracy"}),
 ])
 def test_all_that_decides_a_result_is_in_its_key(name, value, changes, monkeypatch):
@@ -315,13 +323,18 @@ def test_all_that_decides_a_result_is_in_its_key(name, value, changes, monkeypat
 
 def test_what_is_asked_for_is_in_its_key():
     other = dataclasses.replace(LENET, seed=1)
-    keys = [under_attack.answers_key(LENET, "pgd", norm=2, n=5, seed=0), under_attack.answers_key(other, "pgd", norm=2, n=5, seed=0),
+    keys = [under_attack.answers_key(LENET, "pgd", norm=2, n=5, seed=0),
+            under_attack.answers_key(other, "pgd", norm=2, n=5, seed=0),
             under_attack.answers_key(LENET, "pgd_margin", norm=2, n=5, seed=0),
-            under_attack.answers_key(LENET, "pgd", norm=np.inf, n=5, seed=0), under_attack.answers_key(LENET, "pgd", norm=2, n=6, seed=0),
+            under_attack.answers_key(LENET, "pgd", norm=np.inf, n=5, seed=0),
+            under_attack.answers_key(LENET, "pgd", norm=2, n=6, seed=0),
             under_attack.answers_key(LENET, "pgd", norm=2, n=5, seed=1),
-            under_attack.transfer_key(LENET, [ADVERSARIAL], n=5, seed=0), under_attack.transfer_key(LENET, [other], n=5, seed=0),
-            under_attack.untargeted_key(LENET, n=5, confidence=0.0), under_attack.untargeted_key(LENET, n=5, confidence=1.0),
-            under_attack.targeted_key(LENET, per_class=5), under_attack.robust_accuracy_key([LENET], n=5, seed=0),
+            under_attack.transfer_key(LENET, [ADVERSARIAL], n=5, seed=0),
+            under_attack.transfer_key(LENET, [other], n=5, seed=0),
+            under_attack.untargeted_key(LENET, n=5, confidence=0.0),
+            under_attack.untargeted_key(LENET, n=5, confidence=1.0),
+            under_attack.targeted_key(LENET, per_class=5),
+            under_attack.robust_accuracy_key([LENET], n=5, seed=0),
             under_attack.robust_accuracy_key([LENET, ADVERSARIAL], n=5, seed=0),
             under_attack.confidence_key(LENET, ADVERSARIAL, confidences=[0], n=5),
             under_attack.confidence_key(LENET, other, confidences=[0], n=5),

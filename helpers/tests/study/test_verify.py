@@ -56,15 +56,18 @@ def test_minutes_that_cannot_be_are_refused_by_name(minutes):
 def test_what_ships_is_read_alone(both, made, monkeypatch, capsys):
     under_attack.answers(LENET, "noise", norm=np.inf, n=20)
     path, = forgery.shipped("answers")
-    for part in (path, store.record_path(path), *paths.SHIPPED.rglob("network-*")):  # of one's own, and other ones
+    # These are one's own, and other ones.
+    for part in (path, store.record_path(path), *paths.SHIPPED.rglob("network-*")):
         forgery.copied(part, made)
-    forgery.arrays(paths.place(made, path.name), lambda arrays: arrays.update(answer=(arrays["answer"] + 1) % 10))
+    forgery.arrays(paths.place(made, path.name),
+                   lambda arrays: arrays.update(answer=(arrays["answer"] + 1) % 10))
     for name in (LENET.filename, ADVERSARIAL.filename):
         paths.place(made, name).write_bytes(b"another network")
     monkeypatch.setenv("FRESH", "1")
     assert verify.verify(minutes=0.05, seed=1) == 0
     assert capsys.readouterr().out.split("network")[-1].split()[:5] == ["2", "2", "2", "0", "0"]
-    assert sorted(p.name for p in forgery.kept_files(made)) == sorted(p.name for p in forgery.kept_files(paths.SHIPPED))
+    assert sorted(p.name for p in forgery.kept_files(made)) == sorted(
+        p.name for p in forgery.kept_files(paths.SHIPPED))
 
 
 def test_nothing_compared_is_no_success(both, capsys):
@@ -140,7 +143,8 @@ def _two_images(rows):
 def _swapped(rows):
     one, other = (rows.attack == name for name in ("fgsm", "pgd"))
     columns = ["value", "low", "high"]
-    rows.loc[one, columns], rows.loc[other, columns] = (rows.loc[other, columns].to_numpy(), rows.loc[one, columns].to_numpy())
+    rows.loc[one, columns], rows.loc[other, columns] = (rows.loc[other, columns].to_numpy(),
+                                                        rows.loc[one, columns].to_numpy())
 
 
 @pytest.mark.parametrize("change", [
@@ -148,7 +152,8 @@ def _swapped(rows):
     lambda rows: rows.__setitem__("low", rows.low - 0.05), lambda rows: rows.__setitem__("high", 1.0),
     lambda rows: rows.__setitem__("attack", rows.attack.replace({"noise": "pgd", "pgd": "noise"})),
     lambda rows: rows.iloc[:-1],
-], ids=["all of .5", ".5 with its interval", "two images off", "attacks swapped", "lower", "higher", "names", "a row less"])
+], ids=["all of .5", ".5 with its interval", "two images off", "attacks swapped", "lower", "higher", "names",
+        "a row less"])
 def test_a_forged_table_of_accuracies_is_found(table, change):
     assert all(agrees for *_, agrees in forgery.units(table, 5))
     forgery.rows(table, change)
@@ -186,7 +191,8 @@ def counted(made):
     return path
 
 
-@pytest.mark.parametrize("split, quantity", [("test", "class 3"), ("test", "mean 0"), ("train", "deviation 0")])
+@pytest.mark.parametrize("split, quantity",
+                         [("test", "class 3"), ("test", "mean 0"), ("train", "deviation 0")])
 def test_forged_statistics_are_found(counted, split, quantity):
     def change(rows):
         rows.loc[(rows.split == split) & (rows.quantity == quantity), ["value", "low", "high"]] *= 1.01
@@ -202,7 +208,8 @@ def test_intervals_follow_from_values_alone():
     rows = pd.DataFrame({"n": [40, 10], "value": [0.5, 1.0]})
     rows[["low", "high"]] = [intervals.interval(20, 40), intervals.interval(10, 10)]
     assert accuracy.intervals_follow(rows)
-    for column, value in (("low", 0.2), ("high", 0.9), ("value", 0.52), ("value", 1.5), ("value", math.nan), ("n", 41)):
+    for column, value in (("low", 0.2), ("high", 0.9), ("value", 0.52), ("value", 1.5), ("value", math.nan),
+                          ("n", 41)):
         changed = rows.copy()
         changed.loc[0, column] = value
         assert not accuracy.intervals_follow(changed), column
@@ -211,7 +218,8 @@ def test_intervals_follow_from_values_alone():
 def test_the_chapters_that_read_a_kind_give_it_its_weight(monkeypatch):
     monkeypatch.setattr(verify, "READS", {"1": ("a", "b"), "2": ("b",), "3": ("c",)})
     assert verify.weights(["a", "b", "c"]) == pytest.approx({"a": 0.5 / 3, "b": 1.5 / 3, "c": 1 / 3})
-    assert verify.weights(["a", "z"]) == pytest.approx({"a": 1 / 3, "z": 2 / 3})  # z, which no chapter reads: a whole one
+    # No chapter reads z, which counts as a whole one.
+    assert verify.weights(["a", "z"]) == pytest.approx({"a": 1 / 3, "z": 2 / 3})
 
 
 def test_each_kind_has_its_turn_before_any_has_a_second(tmp_path, monkeypatch):
@@ -223,7 +231,8 @@ def test_each_kind_has_its_turn_before_any_has_a_second(tmp_path, monkeypatch):
             yield "entry", turn, turn, True
     monkeypatch.setattr(verify, "KINDS", {name: function for name in "abc"})
     monkeypatch.setattr(store, "read", lambda path: None)
-    found = [(tmp_path / f"{name}-{i}.npz", {"parameters": {"kind": name}}) for name in "abc" for i in range(3)]
+    found = [(tmp_path / f"{name}-{i}.npz", {"parameters": {"kind": name}}) for name in "abc"
+             for i in range(3)]
     turns = [name for name, _ in itertools.islice(verify.drawn_units(found, np.random.default_rng(0)), 300)]
     assert sorted(turns[:3]) == ["a", "b", "c"] and turns == asked
     assert min(turns.count(name) for name in "abc") > 70

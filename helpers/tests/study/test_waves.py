@@ -40,7 +40,8 @@ def test_waves_are_the_describing_function(lenet):
 def test_behind_jpeg_the_real_codec_answers(lenet):
     data = datasets.load("mnist")
     x, y = data.x_test[:2], data.y_test[:2]
-    np.testing.assert_allclose(gradients.logits(waves.behind(lenet, 10), x), gradients.logits(lenet, jpeg.compress(x, 10)),
+    np.testing.assert_allclose(gradients.logits(waves.behind(lenet, 10), x),
+                               gradients.logits(lenet, jpeg.compress(x, 10)),
                                atol=1e-4)
     assert waves.behind(lenet, 0) is lenet
     kept = waves.waves(RECIPE, n=2, quality=10)
@@ -60,7 +61,8 @@ RECOMPUTE = {"waves": waves.recompute_waves, "wave_errors": waves.recompute_wave
 @pytest.mark.parametrize("kind, make, forge", [
     ("waves", lambda n: waves.waves(RECIPE, n=n), {"margin": np.zeros_like}),
     ("waves", lambda n: waves.waves(RECIPE, n=n), {"gain": lambda gain: 1.5 * gain}),
-    ("waves", lambda n: waves.waves(RECIPE, n=n, quality=50), {"gain": lambda gain: 0 * gain, "wrong": np.zeros_like}),
+    ("waves", lambda n: waves.waves(RECIPE, n=n, quality=50),
+     {"gain": lambda gain: 0 * gain, "wrong": np.zeros_like}),
     ("wave_errors", lambda n: waves.errors(RECIPE, n=n, amplitude=8.0), {"wrong": lambda wrong: 8 - wrong}),
     ("least_amplitude", lambda n: waves.least_amplitudes(RECIPE, n=n), {"l2": lambda l2: 3 * l2}),
     ("least_amplitude", lambda n: waves.least_amplitudes(RECIPE, n=n), {"l2": lambda l2: 0 * l2})])
@@ -69,7 +71,8 @@ def test_what_is_kept_is_proved_and_serves_fewer_images(lenet, made, kind, make,
     few = make(2)
     path, = made.rglob("*.npz")  # nothing else was computed
     for name in few:
-        expected = many[name][:2] if len(many[name]) == 3 and name not in ("ring", "frequency") else many[name]
+        cut = len(many[name]) == 3 and name not in ("ring", "frequency")
+        expected = many[name][:2] if cut else many[name]
         assert np.array_equal(few[name], expected, equal_nan=few[name].dtype.kind in "fc")
     parameters, kept = store.read_record(path)["parameters"], store.read(path)
     outcomes = [agrees for *_, agrees in itertools.islice(
@@ -95,7 +98,8 @@ def test_seeds_are_each_network_s_own_gain(made, lenet):
     data = datasets.load("mnist")
     for row, recipe in zip(kept["power"], recipes):
         response = frequency.gain(networks.load_or_train(recipe)[0], data.x_test[:20], data.y_test[:20])
-        profile = frequency.radial_profile(np.square(np.abs(frequency.normalised(response)[:, 0])))[1].mean(axis=0)
+        profile = frequency.radial_profile(np.square(np.abs(frequency.normalised(response)[:, 0])))[1].mean(
+            axis=0)
         np.testing.assert_allclose(row, profile, rtol=1e-4)
     path, = made.rglob("gain_seeds*.npz")
     _tamper(path, power=2 * kept["power"])
@@ -106,7 +110,8 @@ def test_seeds_are_each_network_s_own_gain(made, lenet):
         paths.place(made, recipe.filename).unlink()
     assert np.array_equal(waves.seeds(recipes, n=20)["power"], kept["power"])
     path, = made.rglob("gain_seeds*.npz")
-    found = list(waves.recompute_gain_seeds(store.read_record(path)["parameters"], kept, np.random.default_rng(0)))
+    found = list(waves.recompute_gain_seeds(store.read_record(path)["parameters"], kept,
+                                            np.random.default_rng(0)))
     assert [agrees for *_, agrees in found] == [True, None, None] and "does not ship" in found[-1][2]
 
 
@@ -119,7 +124,8 @@ def test_jpeg_alone_is_the_harmonic_matrix(made):
     assert np.abs(kept["predicted"][:, 0, 0]).max() <= 1 + 1e-6
     path, = made.rglob("codec_waves*.npz")
     parameters, rng = store.read_record(path)["parameters"], np.random.default_rng(0)
-    assert all(agrees for *_, agrees in itertools.islice(waves.recompute_codec_waves(parameters, kept, rng), 3))
+    assert all(agrees
+               for *_, agrees in itertools.islice(waves.recompute_codec_waves(parameters, kept, rng), 3))
     for name in ("matrix", "predicted", "energy"):
         _tamper(path, **kept | {name: 1.1 * kept[name]})
         with pytest.raises(ValueError, match="answers of JPEG alone of mnist are not those that it computes"):
