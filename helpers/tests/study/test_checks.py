@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from helpers import attacks, datasets, jpeg
 from helpers.attacks import float64, gradients
-from helpers.report import text
+from helpers.report import tables
 from helpers.study import checks
 
 # Networks are masked on purpose here.
@@ -49,7 +49,7 @@ def test_a_table_has_the_columns_and_every_check_its_sentence(case):
     assert table.columns.tolist() == ["dataset", "model", "check", "value", "threshold", "passed"]
     assert table.passed.dtype == bool and table.passed.all() and (table.model == "lenet").all()
     assert checks.as_table([]).columns.tolist() == ["check", "value", "threshold", "passed"]
-    assert text.CHECKS.keys() == checks.BOUNDS.keys()
+    assert tables.CHECKS.keys() == checks.BOUNDS.keys()
 
 
 def test_kept_checks_are_computed_once(made):
@@ -65,7 +65,7 @@ def test_kept_checks_are_computed_once(made):
     pd.testing.assert_frame_equal(first, checks.as_table(rows(), dataset="mnist", model="lenet"),
                                   check_dtype=False)
     assert len(calls) == 2 and first.passed.dtype == bool and (
-        text.checks_by_network([first]) == text.checks_by_network([again]))
+        tables.checks_by_network([first]) == tables.checks_by_network([again]))
     assert len(checks.kept({"network": "n", "n": 4}, rows, model="lenet")) == 3 and len(calls) == 3
 
 
@@ -75,8 +75,8 @@ def test_unmet_checks_are_told_once_each_with_where():
     bad = [checks.as_table([checks.row("monotone", value), checks.row("ball", 0.0)], dataset="mnist",
                            model=model)
            for value, model in ((3.0, "lenet"), (np.nan, "resnet"))]
-    assert text.unmet_checks([good]) == "Se cumplen todas." == text.unmet_checks([])
-    one, two = text.unmet_checks([good, bad[0]]), text.unmet_checks([good, *bad])
+    assert tables.unmet_checks([good]) == "Se cumplen todas." == tables.unmet_checks([])
+    one, two = tables.unmet_checks([good, bad[0]]), tables.unmet_checks([good, *bad])
     assert one.startswith("No se cumple una comprobación: ") and one.endswith(
         "umbral 0: 3 en la LeNet-5 en MNIST.")
     assert two.startswith("No se cumplen 2 comprobaciones: ") and two.count("umbral") == 1
