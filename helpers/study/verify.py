@@ -38,9 +38,10 @@ READS = {
 # kind: function(parameters, kept, rng) that yields (what, kept, now, whether they agree) of entries drawn
 # by rng and computed again, a second or so each; None for `agrees` where it cannot be told, `now` saying why.
 KINDS = {
-    "accuracy": recompute.recompute_accuracy, "answers": recompute.recompute_answers, "carlini_wagner": recompute.recompute_carlini_wagner,
-    "checks": recompute.recompute_checks,
-    "confidence": recompute.recompute_confidence, "logits": recompute.recompute_logits, "robust_accuracy": recompute.recompute_robust_accuracy,
+    "accuracy": recompute.recompute_accuracy, "answers": recompute.recompute_answers,
+    "carlini_wagner": recompute.recompute_carlini_wagner, "checks": recompute.recompute_checks,
+    "confidence": recompute.recompute_confidence, "logits": recompute.recompute_logits,
+    "robust_accuracy": recompute.recompute_robust_accuracy,
     "statistics": recompute.recompute_statistics, "transfer": recompute.recompute_transfer,
     "jpeg_clean": behind_jpeg.recompute_jpeg_clean, "jpeg_blind": behind_jpeg.recompute_jpeg_blind,
     "jpeg_aware": behind_jpeg.recompute_jpeg_aware, "jpeg_drawn": behind_jpeg.recompute_jpeg_drawn,
@@ -57,7 +58,8 @@ KINDS = {
 
 def files():
     """Return the shipped artifacts, each with its record; raise ValueError for one not as recorded."""
-    found, there = [], [path for path in paths.SHIPPED.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    found, there = [], [path for path in paths.SHIPPED.rglob("*")
+                        if path.is_file() and not path.name.startswith(".")]
     names = {path.name for path in there}
     for path in sorted(there):
         if path == paths.SHIPPED / "README.md":
@@ -70,8 +72,9 @@ def files():
             raise ValueError(f"{path} is no artifact: what ships are .keras, .csv and .npz files")
         if store.record_path(path).name not in names:
             raise ValueError(f"{path} has no record")
-        if path != paths.place(paths.SHIPPED, path.name):
-            raise ValueError(f"{path} lies in another folder than that of its kind, {paths.place(paths.SHIPPED, path.name).parent}")
+        place = paths.place(paths.SHIPPED, path.name)
+        if path != place:
+            raise ValueError(f"{path} lies in another folder than that of its kind, {place.parent}")
         record = store.read_record(path)
         if store.file_sha256(path) != record["sha256"]:
             raise ValueError(f"{path} is not the file that its record describes")
@@ -87,7 +90,7 @@ def kind(path):
 
 
 def weights(kinds):
-    """Return the weight of each kind, adding up to 1: see above. Those that no chapter reads count as one chapter."""
+    """Return the weight of each kind, adding up to 1; those that no chapter reads count as one chapter."""
     shares = {name: sum(1 / len(read) for read in READS.values() if name in read) for name in kinds}
     unread = [name for name, share in shares.items() if not share]
     shares |= {name: 1 / len(unread) for name in unread}

@@ -15,7 +15,7 @@ def judged(notebook):
 
 
 def broken(notebook):
-    """Return the claims of an executed notebook that do not hold, a line each: what was claimed, what found."""
+    """Return the claims of an executed notebook that do not hold, a line each: what was claimed and found."""
     return [f"{claim.name} does not hold here. Published: {claim.says}. Found: {claim.found}."
             for claim in judged(notebook) if claim.holds is False]
 

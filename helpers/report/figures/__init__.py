@@ -3,7 +3,8 @@ from helpers.report.figures.attacks import (
     accuracy_curve, chance, class_grid, cumulative, growth, ladder, matrix, perturbation, radius_axis)
 from helpers.report.figures.common import (
     COLORS, HALF, LINES, MARKERS, WIDTH, architecture, class_counts, confusion, decorate, image, image_grid,
-    learning_curve, log_axis, margin_density, percent_axis, probability_bars, reliability, row_labels, show, style)
+    learning_curve, log_axis, margin_density, percent_axis, probability_bars, reliability, row_labels, show,
+    style)
 from helpers.report.figures.frequency import RADIAL, bode, by_ring, frequency_plane, phase, radial_axis, shade
 from helpers.report.figures.images import class_rows, distances, misclassified
 from helpers.report.figures.jpeg import (

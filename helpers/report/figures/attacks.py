@@ -21,7 +21,8 @@ def ladder(images, deltas, captions, wrong, scale, axes):
     axes: (2, K). captions: K texts (answer and confidence). wrong: K booleans; a wrong answer is bold.
     scale: of all perturbations of the row.
     """
-    for (top, bottom), image, delta, caption, bold in zip(axes.T, images, deltas, captions, wrong, strict=True):
+    for (top, bottom), image, delta, caption, bold in zip(axes.T, images, deltas, captions, wrong,
+                                                          strict=True):
         common.image(image, top, caption)
         top.title.set(fontsize=6, fontweight="bold" if bold else "normal")
         perturbation(delta, bottom, scale)

@@ -121,7 +121,8 @@ def class_counts(table, names):
             label.set_bbox({"color": "white", "pad": 0.5})
         ax.margins(y=0.12)
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.number(value)))
-        ax.set_xticks(range(len(counts)), names, rotation=90 if max(len(str(name)) for name in names) > 2 else 0)
+        ax.set_xticks(range(len(counts)), names,
+                      rotation=90 if max(len(str(name)) for name in names) > 2 else 0)
         ax.axhline(counts.mean(), color="black", linewidth=0.7, linestyle=":", zorder=0)
         decorate(ax, "clase", "imágenes", title)
     return axes

@@ -1,6 +1,6 @@
 """Figures of frequencies: Bode diagrams, planes of frequencies, spectra of perturbations.
 
-As in plots.py, functions take data and axes, draw, and return the axes.
+As in common.py, functions take data and axes, draw, and return the axes.
 """
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -25,10 +25,11 @@ def bode(frequency, power, ax, kind, interval, label=None, **style):
 
 
 def phase(frequency, angle, resultant, significant, ax, kind):
-    """Draw the relative phase in degrees where it is significant, the larger the more images agree; return ax."""
+    """Draw the relative phase in degrees where significant, larger where more images agree; return ax."""
     shown = np.asarray(significant, bool)
     ax.axhline(0, color="0.7", linewidth=0.6)
-    ax.scatter(frequency[shown], np.degrees(angle[shown]), s=4 + 60 * resultant[shown], color=common.COLORS[kind],
+    ax.scatter(frequency[shown], np.degrees(angle[shown]), s=4 + 60 * resultant[shown],
+               color=common.COLORS[kind],
                marker=common.MARKERS[kind], linewidth=0, alpha=0.85)
     ax.set(ylim=(-190, 190), yticks=[-180, -90, 0, 90, 180])
     return radial_axis(ax)

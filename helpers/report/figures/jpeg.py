@@ -1,6 +1,6 @@
 """Figures of JPEG: its steps, the ladder of qualities, curves behind it, spectra, gains.
 
-As in plots.py, functions take data and axes, draw, and return the axes.
+As in common.py, functions take data and axes, draw, and return the axes.
 """
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
@@ -46,7 +46,7 @@ def coefficients(blocks, ax, title=None):
 
 
 def table(values, ax, title=None, high=200):
-    """Draw a table of quantisation (8, 8) with each step written, the darker the nearer to high; return ax."""
+    """Draw a table of quantisation (8, 8), each step written, the darker the nearer to high; return ax."""
     ax.imshow(values, cmap="Greys", vmin=0, vmax=1.25 * high)
     for (u, v), value in np.ndenumerate(values):
         ax.text(v, u, text.number(value, 0), ha="center", va="center", fontsize=5,
@@ -55,7 +55,7 @@ def table(values, ax, title=None, high=200):
 
 
 def map_of_decibels(values, ax, title=None, span=20):
-    """Draw an (8, 8) array of dB around 0, white, red above, with a dot, and blue below; return (ax, image)."""
+    """Draw an (8, 8) array of dB: 0 white, above it red with a dot, below it blue; return (ax, image)."""
     image = ax.imshow(values, cmap="RdBu_r", norm=TwoSlopeNorm(0, -span, span))
     u, v = np.nonzero(values > 0)  # in grey, as much above and below 0 look the same
     ax.plot(v, u, "ko", markersize=2.2, markeredgecolor="white", markeredgewidth=0.4)
@@ -82,7 +82,7 @@ def quality_curve(quality, right, ax, kind, interval, label=None):
 
 
 def curves_by_quality(eps, right, qualities, ax, interval):
-    """Draw accuracy against eps, a curve a quality; bands where there is no JPEG and at the lowest; return ax.
+    """Draw accuracy against eps, a curve a quality, with bands without JPEG and at the lowest; return ax.
 
     right: (K, Q, N) booleans.
     """

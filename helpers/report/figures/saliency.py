@@ -1,6 +1,6 @@
 """Figures of saliency: maps over images, curves of similarity, rows of before and after.
 
-As in plots.py, functions take data and axes, draw, and return the axes.
+As in common.py, functions take data and axes, draw, and return the axes.
 """
 import numpy as np
 
@@ -49,9 +49,10 @@ def before_after(images, maps, titles, axes):
 
 
 def similarity(count, values, ax, kind, label):
-    """Draw the mean similarity (P, n) against the number of random layers (P,), with its 95 % band; return ax."""
+    """Draw the mean similarity (P, n) by the number of random layers (P,), with 95 % bands; return ax."""
     middle, low, high = np.transpose([intervals.mean(row) for row in values])
-    ax.plot(count, middle, color=common.COLORS[kind], linestyle=common.LINES[kind], marker=common.MARKERS[kind],
+    ax.plot(count, middle, color=common.COLORS[kind], linestyle=common.LINES[kind],
+            marker=common.MARKERS[kind],
             markersize=3, label=label)
     ax.fill_between(count, low, high, color=common.COLORS[kind], alpha=0.2, linewidth=0)
     return common.decorate(ax, "capas al azar")
@@ -64,7 +65,8 @@ def dots(rows, values, ax, kind, label, offset=0.0):
     """
     middle, low, high = np.transpose(values)
     at = np.arange(len(rows)) + offset
-    ax.errorbar(middle, at, xerr=[middle - low, high - middle], fmt=common.MARKERS[kind], markersize=3.5, linewidth=1,
+    ax.errorbar(middle, at, xerr=[middle - low, high - middle], fmt=common.MARKERS[kind], markersize=3.5,
+                linewidth=1,
                 color=common.COLORS[kind], label=label)
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.5)
