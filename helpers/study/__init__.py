@@ -8,9 +8,8 @@ that ships.
 import importlib
 
 __all__ = [
-    "accuracy", "behind_jpeg", "checks", "errors", "images", "maps", "overfitting", "recompute",
-    "scrutiny", "states",
-    "under_attack", "units", "verify", "waves"]
+    "accuracy", "behind_jpeg", "checks", "errors", "images", "maps", "overfitting", "recompute", "scrutiny",
+    "states", "under_attack", "units", "verify", "waves"]
 
 
 def __getattr__(name):
