@@ -15,6 +15,12 @@ RECIPE = networks.RECIPES["mnist", "lenet"]
 N = 20
 
 
+@pytest.fixture(autouse=True)
+def all_proved(monkeypatch):
+    """Let chance leave no artifact unproved."""
+    monkeypatch.setattr(behind_jpeg, "PROVED", 1)
+
+
 @pytest.fixture
 def case(lenet):
     data = datasets.load("mnist")
@@ -139,6 +145,24 @@ def test_a_forged_perfect_defence_is_refused(made, short, case, kind, make, shap
     assert False in _outcomes(kind, *forged)
     with pytest.raises(ValueError, match="answers behind JPEG of .* are not those that it computes: delete"):
         make()
+
+
+def test_a_share_is_proved_each_time_and_the_images_always(made, short, case, monkeypatch):
+    behind_jpeg.clean(RECIPE, n=N)
+    _, parameters, kept = _kept(made, "jpeg_clean")
+    _forged(made, "jpeg_clean", answer=(kept["answer"] + 1) % 10)
+    monkeypatch.setattr(behind_jpeg, "PROVED", 0.5)
+    refused = 0
+    for _ in range(20):
+        try:
+            behind_jpeg.clean(RECIPE, n=N)
+        except ValueError:
+            refused += 1
+    assert 0 < refused < 20
+    monkeypatch.setattr(behind_jpeg, "PROVED", 0)
+    _forged(made, "jpeg_clean", y=(kept["y"] + 1) % 10)
+    with pytest.raises(ValueError, match="images and qualities"):
+        behind_jpeg.clean(RECIPE, n=N)
 
 
 def test_answers_that_are_another_attacks_are_found(made, short, case):
