@@ -255,7 +255,9 @@ def test_a_second_sweep_takes_over_what_a_killed_one_had_claimed(square, tmp_pat
     out, error = second.communicate(timeout=120)
     assert out.endswith("[0, 1, 4, 9, 16, 25]\n"), error
     kept = {path.name for path in forgery.kept_files(made)}
-    assert len(kept) == 12 and done <= kept
+    # The killed one may have kept a result and died before it gave the claim back.
+    claims = {name for name in kept if name.endswith(".claim")}
+    assert len(kept - claims) == 12 and done <= kept and len(claims) <= 1
     began = _said(folder, "began")
     assert set(began) == set(map(str, range(6))) and len(began) <= 8  # twice at most those under way
 
