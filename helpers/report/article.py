@@ -92,7 +92,7 @@ def _everywhere(executed, mark, words=None):
     """Return the cells of a tag in all notebooks; with `words`, a caption, their tables in one cell."""
     cells = []
     for path in appendix.notebooks(executed):
-        if f'"{mark}"' in path.read_text("utf8"):
+        if any(mark in cell.metadata.get("tags", ()) for cell in nbformat.read(path, 4).cells):
             cells += included(path, mark)
     if words is None:
         return cells
