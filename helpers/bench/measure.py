@@ -243,11 +243,12 @@ def prove_cell(of, kept):
 
 
 def recompute_bench_run(of, kept, rng):
-    """Yield units of what `measure` keeps: its times against one another, and L2 norms of our attack made anew.
+    """Yield units of what `measure` keeps: its times against one another, L2 norms of our attack made anew.
 
     FGSM is one and the same in all libraries; of PGD others draw other starts, and of Carlini & Wagner they
-    have other searches: their norms are only near ours. Seconds are another machine's, or of another load: what
-    is measured again, on the same processor, is the quotient of our time and of bare passes in turn with it.
+    have other searches: their norms are only near ours. Seconds are another machine's, or of another load:
+    what is measured again, on the same processor, is the quotient of our time and of bare passes in turn with
+    it.
     """
     recipe = networks.recipe_named(of["network"])
     cell = Cell(recipe.dataset, recipe.architecture, of["attack"], float(of["norm"]), of["targeted"])
@@ -270,7 +271,8 @@ def recompute_bench_run(of, kept, rng):
         now = achieved_distances(model, x[rows], told, x_adv, cell.targeted)
         yield _alike(kept["l2"][rows], now, cell, library, rows)
     path = store.find(f"bench_run-{store.digest(of)}.npz")
-    if library != "ours" or cell.attack != "fgsm" or not path or path[1].get("processor") != store.processor():
+    elsewhere = not path or path[1].get("processor") != store.processor()
+    if library != "ours" or cell.attack != "fgsm" or elsewhere:
         yield "seconds", "", "measured again only for our FGSM, on the same processor", None
         return
     before, now = (_quotients(found) for found in (kept, measure(cell, library, variant, n, 1)))
@@ -287,14 +289,15 @@ def _formed(kept, library, n, repeats):
 
 
 def _times(kept, cell, library):
-    """Return the unit of the times: positive; calls alike; none in half the time of the passes that it takes."""
+    """Return the unit of the times: positive; calls alike; none in half the time of its passes."""
     times = [values for name, values in kept.items() if name.endswith("seconds")]
     fine = all(np.isfinite(values).all() and (values > 0).all() and values.max() < 5 * values.min()
                for values in times) and (_quotients(kept) > 0.5).all()
     if library == "ours":
         each = {"fgsm": 1, "pgd": cell.settings.get("nb_iter")}
         passes, = kept["passes"]
-        fine = fine and passes == each.get(cell.attack, passes) and passes >= 1 and (_quotients(kept) < 3).all()
+        fine = fine and passes == each.get(cell.attack, passes) and passes >= 1
+        fine = fine and (_quotients(kept) < 3).all()
     return units.holds("seconds", "positive, of one spread, and not below those of the passes", fine)
 
 

@@ -41,8 +41,8 @@ def benchmark(cells=measure.CELLS, n=None, repeats=None):
         found = {key: store.cached("bench_run", what, None) for key, what in wanted.items()
                  if store.has("bench_run", what)}
         if len(found) == len(wanted) and not _same(table, combine(found)):
-            raise ValueError("the kept table of the benchmark is not that of its measurements: delete it to have "
-                             "it made again")
+            raise ValueError("the kept table of the benchmark is not that of its measurements: delete it to "
+                             "have it made again")
     return store.cached("bench", listed, collect, check=check)
 
 
@@ -84,7 +84,8 @@ def summary(table):
             row = mine.iloc[0][["dataset", "model", "attack", "norm", "targeted"]].to_dict() | {
                 "library": library, "variant": variant, "n": int(mine.n.max()),
                 "ms": 1e3 * value.seconds / mine.n.max(), "success": value.success,
-                **{metric: value.get(metric, np.nan) for metric in ("limit", "slower", "mean_l2", "median_l2")}}
+                **{metric: value.get(metric, np.nan)
+                   for metric in ("limit", "slower", "mean_l2", "median_l2")}}
             for key, column in (("gap", "value"), ("gap_low", "low"), ("gap_high", "high")):
                 row[key] = gap[column].item() if len(gap) else np.nan
             rows.append(row)

@@ -1,8 +1,8 @@
 """The explorer: one page that works offline, with sliders over image, attack, eps and JPEG quality.
 
 `study.states` keeps as an artifact all that the page shows of one network. `page` puts the artifacts into
-the template helpers/report/templates/explorer.html: the file carries the very arrays, and reads from them each
-number that it writes. `python -m helpers.report.explorer PROFILE.yaml OUT.html`, or `make explorer`.
+the template helpers/report/templates/explorer.html: the file carries the very arrays, and reads from them
+each number that it writes. `python -m helpers.report.explorer PROFILE.yaml OUT.html`, or `make explorer`.
 """
 import base64
 import gzip
@@ -63,7 +63,8 @@ def main(profile, path):
         raise ValueError(f"{profile} must hold parameters, a name and a value a line, got {given!r}")
     given = DEFAULTS | {name: given[name] for name in DEFAULTS if name in given}  # the others are notebooks'
     parameters.check(given, dataset=["all", *datasets.NAMES], seed=range(2**31),
-                     epochs=[None, range(1, 1001)], train_size=[None, range(100, 54211, 10)], **parameters.EXPLORER)
+                     epochs=[None, range(1, 1001)], train_size=[None, range(100, 54211, 10)],
+                     **parameters.EXPLORER)
     per_class = given.pop("n_explorer")
     recipes = [recipe for kind in ("natural", "adversarial")
                for recipe in networks.recipes_for(kind=kind, **given)]

@@ -1,4 +1,4 @@
-"""The check of parameters, which papermill itself leaves out: of a notebook, and of a profile for all notebooks."""
+"""The check of parameters, which papermill leaves out: of a notebook, and of a profile for all notebooks."""
 import ast
 import contextlib
 import difflib
@@ -22,16 +22,16 @@ OF_TEST = ("n_attack", "n_blind", "n_aware", "n_aware_resnet", "n_gain", "n_stud
 def check(namespace, **allowed):
     """Raise ValueError, naming the parameter, if one is unknown or not what it may be.
 
-    Call it as `parameters.check(globals(), seed=range(1000), ...)` in the cell after the parameters, with every
-    parameter of the notebook. What a value may be: a list of choices, each a value or again one of these; a
-    range of integers; a tuple (low, high) of real numbers, ends included; Listed(what, least); FILE. Unknown
+    Call it as `parameters.check(globals(), seed=range(1000), ...)` in the cell after the parameters, with
+    every parameter of the notebook. What a value may be: a list of choices, each a value or again one of these;
+    a range of integers; a tuple (low, high) of real numbers, ends included; Listed(what, least); FILE. Unknown
     are the names that papermill injected and that are not in `allowed`. The sizes of OF_TEST, and train_size,
     must not exceed the images at hand of the data set that `dataset` names ("all": of that which has fewest;
     without such a parameter: of that which has most).
     """
     try:
         _check(namespace, allowed)
-    except ValueError as error:  # whose message says all: no traceback in the notebook, and first in the terminal
+    except ValueError as error:  # its message says all: no traceback in the notebook, first in the terminal
         error._render_traceback_ = lambda message=str(error): [f"ValueError: {message}"]
         progress.announce(str(error))
         raise
@@ -40,8 +40,8 @@ def check(namespace, **allowed):
 def _check(namespace, allowed):
     unknown = [name for name in _injected(namespace.get("In", [])) if name not in allowed]
     if unknown:
-        raise ValueError(f"unknown parameter {_meant(unknown, allowed)}: this notebook has {', '.join(allowed)}"
-                         + _whole_profile(unknown))
+        raise ValueError(f"unknown parameter {_meant(unknown, allowed)}: this notebook has "
+                         + ", ".join(allowed) + _whole_profile(unknown))
     for name in allowed:
         if name not in namespace:
             raise ValueError(f"parameter {name} is missing from the parameters cell")
@@ -53,8 +53,8 @@ def of_profile(profile, notebooks):
 
     profile: path of a YAML file of names and values; notebooks: paths of all those that share it. A notebook
     has the parameters of its cell tagged so, and says in its call of `check` what they may be. Raises
-    ValueError, naming the file, where it is no such file, gives a name twice or one that no notebook has, or a
-    value that a notebook refuses.
+    ValueError, naming the file, where it is no such file, gives a name twice or one that no notebook has, or
+    a value that a notebook refuses.
     """
     given, own = read_yaml(profile), {Path(path).stem: _declared(path) for path in notebooks}
     known = [*EXPLORER, *(name for defaults, _ in own.values() for name in defaults)]
@@ -66,11 +66,12 @@ def of_profile(profile, notebooks):
             _check_values(_known(defaults | given), allowed)
         except ValueError as error:
             raise ValueError(f"{profile}: {error} ({stem})") from error
-    return {stem: {name: given[name] for name in given if name in defaults} for stem, (defaults, _) in own.items()}
+    return {stem: {name: given[name] for name in given if name in defaults}
+            for stem, (defaults, _) in own.items()}
 
 
 def check_given(path, given):
-    """Raise ValueError where the notebook at `path` has not all of the parameters given, or refuses their values."""
+    """Raise ValueError where the notebook at `path` has not all parameters given, or refuses their values."""
     defaults, allowed = _declared(path)
     unknown = [name for name in given if name not in defaults]
     if unknown:
@@ -124,12 +125,12 @@ def _counts(names, of_all, file):
 
 
 def _injected(history):
-    """Return the names that papermill's cell set, the last of such, from the kernel's list of executed cells."""
+    """Return the names that papermill's cell set, the last of such, from the kernel's executed cells."""
     return next((names for names in map(_of_papermill, reversed(history)) if names is not None), [])
 
 
 def _of_papermill(source):
-    """Return the names that a cell sets, if it is as papermill writes it: the comment, plain values; else None."""
+    """Return the names that a cell sets, if it is as papermill writes it, of plain values; else None."""
     comment, _, rest = str(source).partition("\n")
     if comment.rstrip() != "# Parameters":
         return None
@@ -151,7 +152,7 @@ def _meant(names, known):
 
 
 def _whole_profile(unknown):
-    """Return what to do, if the unknown parameters are other notebooks', as of a profile that was passed whole."""
+    """Return what to do if the unknown parameters are other notebooks', of a profile passed whole."""
     others = yaml.safe_load((NOTEBOOKS / "report.yaml").read_text("utf8"))
     if len(unknown) == 1 or not all(name in others for name in unknown):
         return ""
@@ -160,7 +161,7 @@ def _whole_profile(unknown):
 
 
 def _declared(path):
-    """Return a notebook's (defaults, allowed): the values of its parameters cell, and what its `check` allows.
+    """Return a notebook's (defaults, allowed): the values of its parameters cell, what its `check` allows.
 
     What only the running notebook could evaluate is left out of either: there it is checked.
     """
@@ -170,7 +171,8 @@ def _declared(path):
         if "parameters" in cell.metadata.get("tags", []):
             defaults = {target.id: _evaluated(one.value)
                         for one in body.body if isinstance(one, (ast.Assign, ast.AnnAssign))
-                        for target in getattr(one, "targets", None) or [one.target] if isinstance(target, ast.Name)}
+                        for target in getattr(one, "targets", None) or [one.target]
+                        if isinstance(target, ast.Name)}
         for call in ast.walk(body):
             if isinstance(call, ast.Call) and ast.unparse(call.func) in ("parameters.check", "prose.start"):
                 allowed = {word.arg: _evaluated(word.value) for word in call.keywords}

@@ -24,7 +24,7 @@ def probabilities(logits):
 
 
 def intervals_follow(table):
-    """Return whether each value of a table of accuracies is a count of its n, and (low, high) its `interval`."""
+    """Return whether the values of a table of accuracies are counts of its n, with their `interval`."""
     counts = (table.value * table.n).round()
     if not (((table.value * table.n - counts).abs() < 1e-6) & (counts >= 0) & (counts <= table.n)).all():
         return False
@@ -64,7 +64,7 @@ def test_logits(recipe, n=10_000):
 
 
 def logits_of(dataset, architecture, n=10_000, **more):
-    """Return the `test_logits` of the network of this data set and architecture; more: as of networks.recipes_for."""
+    """Return the `test_logits` of the network of a data set and architecture; more: as of recipes_for."""
     recipe, = networks.recipes_for(dataset, architecture, **more)
     return test_logits(recipe, n)
 
@@ -96,7 +96,7 @@ def accuracy_table(measured):
 
 
 def accuracy_key(counts):
-    """Return the parameters by which `accuracy_table` is kept; counts: dict of Recipe to a number of images."""
+    """Return the parameters by which `accuracy_table` is kept; counts: dict of Recipe to number of images."""
     return {"networks": {recipe.filename: n for recipe, n in counts.items()}, "part": PART}
 
 

@@ -2,7 +2,7 @@
 
 Each function returns rows, dicts of check, value, threshold and passed; `as_table` joins them. What a
 value is, and its unit, the report says to its readers. A failed check is a row, not an exception; a NaN
-fails. Rows that only report a number have the threshold NaN and pass. Points are percentage points of accuracy.
+fails. Rows that only report a number have the threshold NaN and pass. Points are those of a percentage.
 """
 import operator
 
@@ -50,7 +50,8 @@ def kept(parameters, rows, **measured_on):
     """
     def make():
         found = as_table(rows())
-        return {name: found[name].to_numpy(None if found[name].dtype in (float, bool) else str) for name in found}
+        return {name: found[name].to_numpy(None if found[name].dtype in (float, bool) else str)
+                for name in found}
 
     def check(found):
         if not follows(pd.DataFrame(found)):
@@ -62,7 +63,7 @@ def kept(parameters, rows, **measured_on):
 
 
 def follows(found):
-    """Return whether a `as_table` of checks has the thresholds of BOUNDS, and has passed what its values say."""
+    """Return whether a `as_table` of checks has BOUNDS as thresholds, and has passed what its values say."""
     if not set(COLUMNS) <= set(found) or not set(found.check) <= set(BOUNDS):
         return False
     expected = as_table([row(check, value) for check, value in zip(found.check, found.value)])

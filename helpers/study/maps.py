@@ -76,10 +76,11 @@ def recompute_map_changes(parameters, kept, rng):
         x_adv, x_noise = attacked_images(model, x[rows], y[rows], parameters["attack"], recipe.dataset,
                                   parameters["seed"], rows)
         now = _changes(model, x[rows], y[rows], x_adv, x_noise)
-        return units.close(f"images {rows.tolist()} attacked again", {name: kept[name][rows] for name in now}, now,
-                           **NEAR, share=SHARE - 0.1, steady=_steady(now), each=each)
+        return units.close(f"images {rows.tolist()} attacked again",
+                           {name: kept[name][rows] for name in now}, now, **NEAR,
+                           share=SHARE - 0.1, steady=_steady(now), each=each)
 
-    for rows in _some(rng, len(y), 2):  # each measure by itself: where one of an image differs, of more images
+    for rows in _some(rng, len(y), 2):  # each measure by itself; where one of an image differs, more images
         unit = again(rows, 1.0)
         yield unit if unit[-1] else again(np.union1d(rows, proofs.sample(rng, len(y), 8)), 0.3)
 
@@ -119,19 +120,22 @@ def _changes(model, x, y, x_adv, x_noise):
     through = jpeg.compress(x_adv, QUALITY)
     answer, noise_answer, jpeg_answer = (gradients.logits(model, images).argmax(axis=1)
                                          for images in (x_adv, x_noise, through))
-    found = {"answer": answer, "noise_answer": noise_answer, "jpeg_answer": jpeg_answer, "l2": attacks.l2(x_adv - x)}
+    found = {"answer": answer, "noise_answer": noise_answer, "jpeg_answer": jpeg_answer,
+             "l2": attacks.l2(x_adv - x)}
     for method in SHOWN:
         draw = METHODS[method]
         true, new = draw(model, x, y), draw(model, x, answer)
         new_after = draw(model, x_adv, answer)
         pairs = {"true": (true, draw(model, x_adv, y)), "new": (new, new_after), "class": (true, new),
-                 "seen": (true, new_after), "noise": (true, draw(model, x_noise, y)), "jpeg": (true, draw(model, through, y))}
+                 "seen": (true, new_after), "noise": (true, draw(model, x_noise, y)),
+                 "jpeg": (true, draw(model, through, y))}
         for pair in PAIRS:
             found |= {f"{method} {pair} {name}": measure(*pairs[pair]).astype(np.float32)
                       for name, measure in MEASURES.items()}
         for share in SHARES:
-            found[f"{method} energy {share}"] = saliency.energy_share(x_adv - x, true, share).astype(np.float32)
-            found[f"{method} noise_energy {share}"] = saliency.energy_share(x_noise - x, true, share).astype(np.float32)
+            for kind, images in (("energy", x_adv), ("noise_energy", x_noise)):
+                energy = saliency.energy_share(images - x, true, share)
+                found[f"{method} {kind} {share}"] = energy.astype(np.float32)
     return found
 
 
@@ -193,7 +197,7 @@ def made_into(recipe, source, target, *, n):
     """Return images of one class made into another: dict of index (n,), near and step, (n, H, W, C).
 
     The first n test images of class source that the network has right (of 1,000; where it has none, the first
-    of that class); near, after targeted Carlini & Wagner; step, after targeted FGSM of the small radius, which
+    of that class); near, after targeted Carlini & Wagner; step, after targeted FGSM of the small radius, that
     may miss.
     """
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
@@ -211,7 +215,7 @@ def made_into(recipe, source, target, *, n):
 
 
 def recompute_made_into(parameters, kept, rng):
-    """Yield units of what `made_into` keeps: what the images are, those of FGSM again, some of Carlini & Wagner's."""
+    """Yield units of what `made_into` keeps: which images they are, FGSM's and Carlini & Wagner's again."""
     recipe, target = networks.recipe_named(parameters["network"]), parameters["target"]
     units.as_made(parameters, _of_made_into(recipe, parameters["source"], target, parameters["n"]))
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
@@ -220,14 +224,15 @@ def recompute_made_into(parameters, kept, rng):
     x, goal, near = data.x_test[index], np.full(len(index), target), kept["near"]
     l2, hit = attacks.l2(near - x), gradients.logits(model, near).argmax(axis=1) == target
     short = gradients.logits(model, x + np.float32(0.95) * (near - x)).argmax(axis=1) == target
-    yield units.holds("images near", "of the target class, within [0, 1], none by a twentieth longer than needed",
-                      hit[l2 > 0].all() and near.min() >= 0 and near.max() <= 1 and np.mean(short[l2 > 0]) <= 0.2)
+    boxed, found = near.min() >= 0 and near.max() <= 1, l2 > 0
+    yield units.holds("images near", "of the target class, in [0, 1], none a twentieth longer than needed",
+                      hit[found].all() and boxed and np.mean(short[found]) <= 0.2)
     step = attacks.fgsm(model, x, goal, eps=parameters["eps"], targeted=True)
     yield units.close("images after a step", kept, {"step": step}, rtol=0, atol=1e-3, share=0.98)
     for i in rng.permutation(len(index)):
         again = under_attack.usual_carlini_wagner(model, x[i:i + 1], goal[i:i + 1], targeted=True)
-        yield units.close(f"distance of image {i}", {"l2": l2[i:i + 1]}, {"l2": attacks.l2(again - x[i:i + 1])},
-                          rtol=units.SEARCH, atol=0)
+        yield units.close(f"distance of image {i}", {"l2": l2[i:i + 1]},
+                          {"l2": attacks.l2(again - x[i:i + 1])}, rtol=units.SEARCH, atol=0)
 
 
 def _images_of_class(model, data, source, n):
@@ -251,7 +256,8 @@ def cosine_to_classes(recipe, source, target, *, n):
     x = data.x_test[kept["index"]]
     means = np.stack([data.x_train[data.y_train == k].mean(axis=0) for k in range(data.record.classes)])
     delta, way = (kept["near"] - x)[:, None], means - x[:, None]
-    dot, one, two = (np.sum(product, axis=(2, 3, 4), dtype=np.float64) for product in (delta * way, delta**2, way**2))
+    dot, one, two = (np.sum(product, axis=(2, 3, 4), dtype=np.float64)
+                     for product in (delta * way, delta**2, way**2))
     return np.divide(dot, np.sqrt(one * two), out=np.full(dot.shape, np.nan), where=one * two > 0)
 
 
@@ -268,12 +274,12 @@ def memorising_recipe(dataset, *, label_noise=0.0, seed=0, epochs=None, train_si
 
 
 def learnt_labels(dataset, *, n, seed=0, **size):
-    """Return whether maps depend on the labels that a network was told: the second test of Adebayo et al. 2018.
+    """Return whether maps depend on the labels a network was told: the second test of Adebayo et al. 2018.
 
     Three networks of `memorising_recipe`, whose further arguments are **size: with the true labels, with the
     true labels and another seed, and with random ones. dict: train_accuracy (3,), on the labels that each was
-    told; for each of METHODS (2, n), the rank correlation between the first network's map of the true class of
-    the first n test images, and the second's and the third's.
+    told; for each of METHODS (2, n), the rank correlation between the first network's map of the true class
+    of the first n test images, and the second's and the third's.
     """
     data = datasets.load(dataset)
     x, y, random = data.x_test[:n], data.y_test[:n], random_share(dataset)
@@ -318,19 +324,22 @@ def _learnt(models, x, y, method):
 
 
 def gradient_likeness(recipe, *, n):
-    """Return how much a network's gradients look like the image: dict of arrays (N,), the first n test images.
+    """Return how much a network's gradients look like the image: dict of arrays (n,), of test images.
 
-    Of the gradient of the true class's logit: "cosine", |<x, g>| / (||x|| ||g||), x and g less their means: the
-    alignment of Etmann et al. 2019, arXiv:1905.04172, made free of the image's size; "edges", the rank correlation of
-    its magnitude with the image's edges (Sobel); "high", the share of its energy above 0.25 cycles per pixel.
+    Of the gradient of the true class's logit, of the first n: "cosine", |<x, g>| / (||x|| ||g||), x and g
+    less their means: the alignment of Etmann et al. 2019, arXiv:1905.04172, made free of the image's size;
+    "edges", the rank correlation of its magnitude with the image's edges (Sobel); "high", the share of its
+    energy above 0.25 cycles per pixel.
     """
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     x, g = data.x_test[:n], saliency.input_gradient(model, data.x_test[:n], data.y_test[:n])
     power = np.square(np.abs(frequency.transform(g))).sum(axis=1)
     high = frequency.radial_frequency(*x.shape[1:3]) > 0.25
     total = power.sum(axis=(1, 2))
-    return {"cosine": saliency.alignment(x, g), "edges": saliency.spearman(saliency.magnitude(g), saliency.edges(x)),
-            "high": np.divide((power * high).sum(axis=(1, 2)), total, out=np.full(len(x), np.nan), where=total > 0)}
+    return {"cosine": saliency.alignment(x, g),
+            "edges": saliency.spearman(saliency.magnitude(g), saliency.edges(x)),
+            "high": np.divide((power * high).sum(axis=(1, 2)), total, out=np.full(len(x), np.nan),
+                              where=total > 0)}
 
 
 def _some(rng, n, size):

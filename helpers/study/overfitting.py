@@ -41,8 +41,8 @@ TRAIN = 10_000  # training images on which loss and accuracy are measured
 SETTINGS = {"eps": list(EPS), "far": list(FAR), "searches": list(SEARCHES), "profile": list(PROFILE),
             "quantiles": list(QUANTILES), "train": TRAIN, "pgd": under_attack.settings("pgd_margin"),
             "carlini_wagner": under_attack.CARLINI_WAGNER}
-# Long runs, by part of wrong labels, whose first epoch comes out the same when trained anew: in the workers that
-# trained the others, a background thread drew from the generator of the initial weights.
+# Long runs, by part of wrong labels, whose first epoch comes out the same when trained anew: in the workers
+# that trained the others, a background thread drew from the generator of the initial weights.
 TRAINED_ANEW = {0.0: (1, 2, 3, 4, 5, 7)}
 
 
@@ -67,8 +67,8 @@ def measure_run(recipe, epochs, n, n_distance, settings):
     FAR (PGD: beyond EPS as at its last); zero (K, 2, n): whether the gradient of the cross-entropy of
     logits and of probabilities is exactly zero; l2 (K, n_distance): the least distance, 0 where
     misclassified, inf where none was found; profile (K, 2, P, n_distance): margin and cross-entropy
-    after PROFILE steps along the gradient that lowers the margin; slope (K, 2, n_distance): the L1 and L2 norm
-    of the margin's gradient.
+    after PROFILE steps along the gradient that lowers the margin; slope (K, 2, n_distance): the L1 and L2
+    norm of the margin's gradient.
     """
     if settings != store.as_kept(SETTINGS):
         raise ValueError(f"settings must be this code's, {SETTINGS}, got {settings}")
@@ -81,7 +81,7 @@ def measure_run(recipe, epochs, n, n_distance, settings):
 
 
 def recompute_overfitting_run(parameters, kept, rng):
-    """Yield units of what `measure_run` keeps: whether it can be true; of some long runs the first epoch trained anew.
+    """Yield units of what `measure_run` keeps: whether it can be true; of some runs the first epoch anew.
 
     The networks do not ship, so that figures which agree with one another are not proved.
     """
@@ -97,8 +97,8 @@ def recompute_overfitting_run(parameters, kept, rng):
     yield units.close("after an epoch", {name: kept[name][0] for name in now}, now, rtol=0.05, atol=0.05)
     few = proofs.FEW
     right = np.array(_attacked(recipe, model, few)["right"])
-    yield units.close("after an epoch, under attack", {"right": kept["right"][0, :, :, :few]}, {"right": right},
-                      rtol=0, atol=0, share=0.95)
+    yield units.close("after an epoch, under attack", {"right": kept["right"][0, :, :, :few]},
+                      {"right": right}, rtol=0, atol=0, share=0.95)
 
 
 def consistent(parameters, kept):
@@ -108,8 +108,8 @@ def consistent(parameters, kept):
     """
     epoch, n, near = parameters["epochs"], parameters["n"], parameters["n_distance"]
     radii, shapes = np.array(EPS + FAR), {
-        "epoch": (), "parameters": (), "zero": (2, n), "right": (len(SEARCHES), len(EPS + FAR), n), "l2": (near,),
-        "profile": (2, len(PROFILE), near), "slope": (2, near),
+        "epoch": (), "parameters": (), "zero": (2, n), "right": (len(SEARCHES), len(EPS + FAR), n),
+        "l2": (near,), "profile": (2, len(PROFILE), near), "slope": (2, near),
         **{f"{name}_{what}": (len(QUANTILES),) if what == "margin" else ()
            for name in ("train", "test") for what in ("loss", "accuracy", "margin")}}
     formed = kept.keys() == shapes.keys() and all(kept[name].shape == (len(epoch), *shape)
@@ -128,8 +128,9 @@ def _fits(kept):
         accuracy, margin = kept[f"{name}_accuracy"], kept[f"{name}_margin"]
         share = 1 - np.array(QUANTILES) / 100  # of the images above the quantile
         beyond = np.where(margin > 0, share - accuracy[:, None], accuracy[:, None] - share)
-        yield units.holds(f"{name} accuracies", "within [0, 1], as the quantiles of the margin have them", (
-            (accuracy >= 0) & (accuracy <= 1)).all() and (np.diff(margin) >= 0).all() and beyond.max() <= 1e-3)
+        shares = ((accuracy >= 0) & (accuracy <= 1)).all()
+        yield units.holds(f"{name} accuracies", "within [0, 1], as the quantiles of the margin have them",
+                          shares and (np.diff(margin) >= 0).all() and beyond.max() <= 1e-3)
         yield units.holds(f"{name} losses", "at least ln 2 for each image that is wrong",
                           (kept[f"{name}_loss"] >= (1 - accuracy) * np.log(2)).all())
 
@@ -138,11 +139,13 @@ def _survives(right, zero, accuracy):
     """Yield units of what survives: right (K, 6, E, n), zero (K, 2, n)."""
     clean, pgd = right[:, 0, 0], right[:, -1]
     tolerance = 0.035 + 4 * np.sqrt(0.25 / clean.shape[1])  # images of the first thousand are a little harder
-    yield units.holds("images without an attack", "the same for all searches, as the test accuracy has them", (
-        right[:, :, 0] == clean[:, None]).all() and np.abs(clean.mean(axis=1) - accuracy).max() < tolerance)
+    same = (right[:, :, 0] == clean[:, None]).all()
+    yield units.holds("images without an attack", "the same for all searches, as the test accuracy has them",
+                      same and np.abs(clean.mean(axis=1) - accuracy).max() < tolerance)
     nested = (pgd[:, 1:] <= pgd[:, :-1]).all() and (pgd[:, len(EPS):] == pgd[:, [len(EPS) - 1]]).all()
     yield units.holds("images under PGD", "what one radius breaks, the greater ones do", nested)
-    still = all((right[:, SEARCHES.index(search)] == clean[:, None])[np.broadcast_to(none[:, None], pgd.shape)].all()
+    kept = lambda search: right[:, SEARCHES.index(search)] == clean[:, None]
+    still = all(kept(search)[np.broadcast_to(none[:, None], pgd.shape)].all()
                 for search, none in (("cross_entropy", zero[:, 0]), ("probabilities", zero[:, 1])))
     yield units.holds("images whose gradient is zero", "not changed by FGSM of that loss", still)
 
@@ -159,11 +162,12 @@ def _distances(kept, right, radii, data_set):
                       (loss >= low - 1e-4).all() and (loss <= high + 1e-4).all())
     linear = (margin[:, 0] - margin[:, 1]) / PROFILE[1] / np.maximum(two, 1e-12)
     falls = np.median(np.maximum(linear, 1e-3), axis=1) if l2.shape[1] >= proofs.FEW else np.ones(len(l2))
-    yield units.holds("gradients", f"L2 <= L1 <= {side:g} L2, and the margin falls by about as much at first", (
-        (two <= 1.001 * one) & (one <= 1.001 * side * two)).all() and (np.abs(np.log(falls)) < 1).all())
+    norms = ((two <= 1.001 * one) & (one <= 1.001 * side * two)).all()
+    yield units.holds("gradients", f"L2 <= L1 <= {side:g} L2, and the margin falls by about as much at first",
+                      norms and (np.abs(np.log(falls)) < 1).all())
     broken, found = ~right.all(axis=1), np.isfinite(l2) & (l2 > 0)
     first = np.where(broken.any(axis=1), radii[broken.argmax(axis=1)], np.inf)
-    yield units.holds("distances", f"at most {side:g} times the radius that breaks the image; nearly all were found",
+    yield units.holds("distances", f"at most {side:g} times the radius that breaks it; nearly all were found",
                       (l2[found] <= 1.05 * side * first[found]).all() and np.isinf(l2).mean() <= 0.05)
     after = (margin < 0).argmax(axis=1)  # the first step beyond the boundary; 0, none
     known, step = found & (after > 0) & (margin[:, 0] > 0), np.array(PROFILE)
@@ -176,7 +180,7 @@ def _distances(kept, right, radii, data_set):
 def study(values=None, n_seeds=None, **more):
     """Return STUDY, a dict of part to arrays, as `studies`, whose other arguments `more` are.
 
-    values: dict from an axis to the values to take instead (None: those of STUDY). n_seeds: instead of theirs.
+    values: dict from an axis to the values to take instead (None: STUDY's). n_seeds: instead of theirs.
     """
     values = {axis: own for axis, own in (values or {}).items() if own is not None}
     for axis, own in values.items():
@@ -202,11 +206,14 @@ def studies(parts, *, seeds, epochs=SHORT, n=N, n_distance=N_DISTANCE, train_siz
     require("n_distance", n_distance, range(1, n + 1))
     for own in seeds.values() if isinstance(seeds, dict) else [seeds]:
         require("seeds", list(own), Listed(range(2**31)))
-    jobs = {part: _jobs(*part, _checked(part[0], values), list(seeds[part] if isinstance(seeds, dict) else seeds),
-                        epochs, train_size, {"n": n, "n_distance": n_distance}) for part, values in parts.items()}
-    keys = {part: {"axis": part[0], "jobs": [[seed, value, job.parameters] for (seed, value), job in own.items()]}
+    seeds = seeds if isinstance(seeds, dict) else dict.fromkeys(parts, seeds)
+    sizes = {"n": n, "n_distance": n_distance}
+    jobs = {part: _jobs(*part, _checked(part[0], values), list(seeds[part]), epochs, train_size, sizes)
+            for part, values in parts.items()}
+    keys = {part: {"axis": part[0], "jobs": [[*at, job.parameters] for at, job in own.items()]}
             for part, own in jobs.items()}
-    sweeps.run([job for part, own in jobs.items() if not store.has("overfitting", keys[part]) for job in own.values()],
+    missing = [part for part in jobs if not store.has("overfitting", keys[part])]
+    sweeps.run([job for part in missing for job in jobs[part].values()],
                scheduler=scheduler, workers=workers)
     return {part: store.cached("overfitting", keys[part], functools.partial(_joined, part[0], own),
                                check=functools.partial(_prove_joined, part[0], own))
@@ -222,8 +229,8 @@ def _jobs(axis, label_noise, values, seeds, epochs, train_size, sizes):
                    {"epochs": epochs, "extra_layers" if axis == "layers" else "width": value})
             one = recipe(seed, label_noise=label_noise, train_size=train_size, **own)
             jobs[seed, value] = sweeps.Job("overfitting_run", measure_run, {
-                "recipe": networks.as_json(one), "epochs": list(values if axis == "epochs" else (epochs,)), **sizes,
-                "settings": SETTINGS}, check=prove_run, sized=("n", _cut))
+                "recipe": networks.as_json(one), "epochs": list(values if axis == "epochs" else (epochs,)),
+                **sizes, "settings": SETTINGS}, check=prove_run, sized=("n", _cut))
     return jobs
 
 
@@ -257,8 +264,8 @@ def _joined(axis, jobs):
     runs = dict(zip(jobs, sweeps.run(jobs.values())))
     seeds, values = (sorted({key[i] for key in jobs}) for i in (0, 1))
     at = lambda value: values.index(value) if axis == "epochs" else 0
-    found = {name: np.stack([np.stack([runs[seed, value][name][at(value)] for seed in seeds]) for value in values])
-             for name in runs[seeds[0], values[0]]}
+    found = {name: np.stack([np.stack([runs[seed, value][name][at(value)] for seed in seeds])
+                             for value in values]) for name in runs[seeds[0], values[0]]}
     return found | {"value": np.array(values), "seed": np.array(seeds)}
 
 
@@ -295,7 +302,8 @@ def _attacked(recipe, model, n):
                                 if eps else x[rows]).argmax(axis=1)
     pgd = under_attack.nested(hit, EPS, y) == y
     found["pgd_margin"] = [*pgd, *[pgd[-1]] * len(FAR)]
-    zero = [~np.any(gradients.slopes(model, x, y, loss), axis=(1, 2, 3)) for loss in ("cross_entropy", "probabilities")]
+    zero = [~np.any(gradients.slopes(model, x, y, loss), axis=(1, 2, 3))
+            for loss in ("cross_entropy", "probabilities")]
     return {"right": [found[search] for search in SEARCHES], "zero": zero}
 
 

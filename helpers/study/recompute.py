@@ -57,7 +57,7 @@ def recompute_answers(parameters, kept, rng):
 
 
 def recompute_robust_accuracy(parameters, kept, rng):
-    """Compare an under_attack.robust_accuracy_table with the kept answers; attack anew along their ladders."""
+    """Compare an under_attack.robust_accuracy_table with the kept answers; attack anew along ladders."""
     recipes = [networks.recipe_named(name) for name in parameters["networks"]]
     n, seed, groups = parameters["n"], parameters["seed"], under_attack.groups_of(recipes)
     same_key(parameters, under_attack.robust_accuracy_key(recipes, n=n, seed=seed))

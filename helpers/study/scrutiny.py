@@ -1,4 +1,4 @@
-"""The checks of a network (`checks`) that take minutes: kept, and in groups, so that one can be computed again.
+"""The checks of a network (`checks`) that take minutes: kept, in groups that can be computed again.
 
 Those that follow at once from other artifacts are told as `more`, and are not kept.
 """
@@ -26,8 +26,9 @@ def of_attacks(recipe, rival, *, n_check, few, seed, more=()):
 
 def attacks_key(recipe, rival, *, n_check, few, seed):
     """Return the parameters by which `of_attacks` is kept."""
-    return {"of": "attacks", "network": recipe.filename, "rival": rival.filename, "n_check": n_check, "few": few,
-            "seed": seed, "eps": datasets.record(recipe.dataset).reference, "bounds": checks.bounds_as_kept(),
+    return {"of": "attacks", "network": recipe.filename, "rival": rival.filename, "n_check": n_check,
+            "few": few, "seed": seed, "eps": datasets.record(recipe.dataset).reference,
+            "bounds": checks.bounds_as_kept(),
             "attacks": {attack: under_attack.settings(attack) for attack in under_attack.ATTACKS},
             "carlini_wagner": under_attack.CARLINI_WAGNER, "square": SQUARE}
 
@@ -49,15 +50,17 @@ def attack_groups(recipe, rival, *, n_check, few, seed):
         found = under_attack.untargeted_set(recipe, n=few)
         x, y = data.x_test[found["index"]], found["y"]
         less = attacks.carlini_wagner(model, x, y, **under_attack.CARLINI_WAGNER | {"binary_search_steps": 1})
-        return checks.more_search(*(checks.adversarial_norms(model, x, y, x_adv) for x_adv in (less, found["x_adv"])))
+        return checks.more_search(*(checks.adversarial_norms(model, x, y, x_adv)
+                                    for x_adv in (less, found["x_adv"])))
 
     return {
         "ball": lambda: checks.ball_and_box(x, made("pgd_margin"), eps=eps),
         "no radius": lambda: checks.zero_eps(model, x, y),
-        "PGD and FGSM": lambda: checks.pgd_beats_fgsm(model, x, y, x_fgsm=made("fgsm_margin"), x_pgd=made("pgd_margin")),
+        "PGD and FGSM": lambda: checks.pgd_beats_fgsm(model, x, y, x_fgsm=made("fgsm_margin"),
+                                                      x_pgd=made("pgd_margin")),
         "more iterations": lambda: checks.more_iterations(model, x, y, loss="margin", seed=seed, **pgd),
-        "order": lambda: checks.order_of_attackers(model, y, white_box=made("pgd_margin"), noise=made("noise"),
-                                                   transfer=made("pgd_margin", other)),
+        "order": lambda: checks.order_of_attackers(model, y, white_box=made("pgd_margin"),
+                                                   noise=made("noise"), transfer=made("pgd_margin", other)),
         "Square": lambda: checks.gradient_free(model, x, y, eps=eps, seed=seed, nb_iter=SQUARE,
                                                sets=[made(attack) for attack in under_attack.LOSSES]),
         "masking": lambda: checks.masking(model, x, y, seed=seed, **pgd),
@@ -96,8 +99,8 @@ def jpeg_groups(recipe, *, n_check, seed, quality):
             model, y, quality, x, aware={how: made(how) for how in behind},
             blind=under_attack.attacked(model, x, y, "pgd_margin", eps=eps, seed=seed)),
         "more iterations": lambda: checks.more_iterations(
-            behind["differentiable"], x, y, scored=behind["identity"], eps=eps, eps_iter=attacker.STRIDE * eps,
-            nb_iter=attacker.NB_ITER, loss="margin", seed=seed),
+            behind["differentiable"], x, y, scored=behind["identity"], eps=eps,
+            eps_iter=attacker.STRIDE * eps, nb_iter=attacker.NB_ITER, loss="margin", seed=seed),
         "codec": lambda: checks.jpeg_error(x, behind_jpeg.FIXED),
     }
 

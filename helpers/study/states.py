@@ -29,7 +29,7 @@ def states(recipe, *, per_class=1, seed=0):
     perturbation without JPEG; behind, uint8 (I, S, Q - 1, H, W, C): the levels behind JPEG (`shown_images`
     reads these three). Of the image shown, (I, S, Q, ...): logits (classes,); l2, linf of its difference from
     x; high, the share of the difference's energy beyond HIGH, NaN where it has none; cam, uint8 (2, H, W):
-    Grad-CAM of the true class and of the answer, in 255ths of top (I,), the largest of all states of an image.
+    Grad-CAM of the true class and of the answer, in 255ths of top (I,), the largest of an image's states.
     Raises ValueError for what does not fit, and where the network has no image right.
     """
     gradients.check_count("per_class", per_class)
@@ -99,7 +99,7 @@ def shown_images(kept):
 
 
 def high_share(delta):
-    """Return the share of the luma's energy beyond HIGH of differences (N, H, W, C), (N,), without frequency 0.
+    """Return the share of the luma's energy beyond HIGH of differences (N, H, W, C), (N,), but for zero.
 
     NaN where there is no energy but at zero.
     """

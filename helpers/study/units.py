@@ -1,10 +1,10 @@
 """Units of proof: what is kept of some images, and what is computed of them now.
 
 A unit is (what, kept, now, agrees): what was compared, both sides in words, and whether they agree; None
-where it cannot be told, `now` saying why. The functions recompute_… of a kind of artifact yield them one after
-the other, drawn at random; loading takes the first few of them, and `make verify` goes on. How much may
-differ, and why, says proofs. Of answers under attack up to one in 20 is another on another processor: of images
-after 80 steps of PGD, two units in 40 had one without oneDNN, and one unit had 4 of 60 without AVX-512.
+where it cannot be told, `now` saying why. The functions recompute_… of a kind of artifact yield them one
+after the other, drawn at random; loading takes the first few of them, and `make verify` goes on. How much may
+differ, and why, says proofs. Of answers under attack up to one in 20 is another on another processor: of
+images after 80 steps of PGD, two units in 40 had one without oneDNN, one unit had 4 of 60 without AVX-512.
 """
 import itertools
 
@@ -15,8 +15,8 @@ from helpers import datasets, networks
 from helpers.artifacts import proofs, store
 
 MAY_DIFFER = 1 / 20  # of the images, on another processor
-# Of the distance of one image, between two searches of Carlini & Wagner: on the adversarially trained LeNet-5 a
-# rounding turns a search towards another boundary, and 10 images had 0.83 to 1.39 of the distance kept.
+# Of the distance of one image, between two searches of Carlini & Wagner: on the adversarially trained LeNet-5
+# a rounding turns a search towards another boundary, and 10 images had 0.83 to 1.39 of the distance kept.
 SEARCH = 0.6
 
 
@@ -40,17 +40,20 @@ def same_answers_again(what, kept, again, rng):
         wrong = np.concatenate([wrong, again(more) != kept[..., more]], axis=-1)
     images = wrong.shape[-1]
     share = binom.isf(proofs.FALSE_ALARM, images, MAY_DIFFER) / max(images, 1)
-    return what, f"{wrong.size} answers", f"{wrong.sum()} of them others", bool(wrong.sum() <= share * wrong.size)
+    count = wrong.sum()
+    return what, f"{wrong.size} answers", f"{count} of them others", bool(count <= share * wrong.size)
 
 
 def close(what, kept, now, *, rtol, atol, share=1.0, steady=(), each=0.0):
-    """Return the unit that asks for close arrays: this share of all their entries, and the share `each` of every steady one.
+    """Return the unit that asks for close arrays: so in this share of all their entries.
 
-    steady: names of arrays. kept, now: dicts of arrays by name, of which those in `now` are compared; NaN is close to NaN, inf to inf.
+    steady: names of arrays in every one of which the share `each` must be so. kept, now: dicts of arrays by
+    name, of which those in `now` are compared; NaN is close to NaN, inf to inf.
     """
     near = {name: np.isclose(kept[name], now[name], rtol=rtol, atol=atol, equal_nan=True) for name in now}
     total, good = (sum(map(count, near.values())) for count in (np.size, np.sum))
-    far = [f"{name} {kept[name][~near[name]].flat[0]:.6g}, now {np.asarray(now[name])[~near[name]].flat[0]:.6g}"
+    first = lambda values, name: np.asarray(values[name])[~near[name]].flat[0]
+    far = [f"{name} {first(kept, name):.6g}, now {first(now, name):.6g}"
            for name in near if not near[name].all()]
     said = f"{total - good} of them others: {'; '.join(far[:3])}" if far else "the same"
     even = all(near[name].mean() >= each for name in steady)

@@ -142,7 +142,8 @@ def recompute_least_amplitude(parameters, kept, rng):
         now = frequency.minimal_norm_at(model, x[rows], y[rows], high=parameters["high"],
                                         frequencies=frequencies[ks], **SEARCH)
         yield units.close(f"images {rows.tolist()}, waves {ks.tolist()}",
-                          {"l2": kept["l2"][np.ix_(rows, ks)]}, {"l2": now}, rtol=1e-2, atol=0, share=SHARE - 1 / 16)
+                          {"l2": kept["l2"][np.ix_(rows, ks)]}, {"l2": now}, rtol=1e-2, atol=0,
+                          share=SHARE - 1 / 16)
 
 
 def _of_least(recipe, n):
@@ -170,7 +171,8 @@ def codec_waves(dataset, quality, *, n, amplitude=1.0, contrast=0.5):
                 "energy": found["energy"], "predicted": _predicted(x, quality, amplitude, frequencies)}
 
     return store.cached("codec_waves", parameters, make, check=lambda kept: units.prove_units(
-        recompute_codec_waves(parameters, kept, np.random.default_rng()), 2, "answers of JPEG alone", dataset))
+        recompute_codec_waves(parameters, kept, np.random.default_rng()), 2, "answers of JPEG alone",
+        dataset))
 
 
 def recompute_codec_waves(parameters, kept, rng):
@@ -221,8 +223,8 @@ def seeds(recipes, *, n):
 
     def check(kept):
         there = [recipe.filename for recipe in recipes if store.find(recipe.filename)]
-        units.prove_units(recompute_gain_seeds(parameters, kept, np.random.default_rng()), 1 + len(there), "gains",
-                    ", ".join(parameters["networks"]))
+        units.prove_units(recompute_gain_seeds(parameters, kept, np.random.default_rng()), 1 + len(there),
+                          "gains", ", ".join(parameters["networks"]))
 
     return store.cached("gain_seeds", parameters, make, check=check)
 
