@@ -53,7 +53,7 @@ def same_rows(table, expected):
                for name, column in expected.items())
 
 
-def agree(same, rate=0.01):
+def agree(same, rate=0.001):
     """Return whether these comparisons hold, but for so many as may fail by chance at this rate.
 
     A true artifact is refused with the chance FALSE_ALARM at most.

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 import jinja2
 import numpy as np
 
+from helpers import datasets
 from helpers.report import text
 
 
@@ -82,7 +83,7 @@ def radius(eps, dataset):
 
 def dataset_name(dataset):
     """Write the name of a data set, a record or its name in code: "MNIST"."""
-    return text.DATASETS[getattr(dataset, "name", dataset)]
+    return datasets.record(getattr(dataset, "name", dataset)).title
 
 
 def bounds(value):

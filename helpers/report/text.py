@@ -152,7 +152,6 @@ NETWORKS = {"lenet": "LeNet-5", "resnet": "ResNet-20",
 LAYERS = {"image": "imagen", "normalization": "normaliza", "c1": "C1", "s2": "S2", "c3": "C3",
           "s4": "S4", "c5": "C5", "f6": "F6", "stem": "entrada", "stage1": "etapa 1",
           "stage2": "etapa 2", "stage3": "etapa 3", "average": "promedio"}
-DATASETS = {name: record.title for name, record in datasets.RECORDS.items()}
 
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "pgd_margin": "PGD", "carlini_wagner": "C&W", "noise": "ruido",
            "none": "ninguno"}

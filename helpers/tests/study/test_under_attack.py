@@ -358,7 +358,7 @@ def test_rounding_is_no_forgery_and_an_error_is():
     assert not proofs.same_answers([0, -1, 1], logits).any() and not proofs.same_answers([0], logits).any()
     assert proofs.same_logits(logits + np.float32(0.005), logits).all()
     assert proofs.same_logits(np.where(np.eye(3), np.nan, logits), logits).tolist() == [False] * 3
-    assert proofs.agree([True] * 12 + [False] * 4) and not proofs.agree([True] * 11 + [False] * 5)
+    assert proofs.agree([True] * 14 + [False] * 2) and not proofs.agree([True] * 13 + [False] * 3)
     assert proofs.agree([]) and not proofs.agree([False])
 
 
