@@ -325,7 +325,8 @@ def _alike(kept, now, cell, library, rows):
     same = np.where(both, (kept >= low * now) & (kept <= high * now), np.isnan(kept) & np.isnan(now))
     may_fail = library != "ours" and cell.attack == "carlini_wagner"  # its own search
     told = f"{np.nansum(kept):.4g} in all, of our attack now {np.nansum(now):.4g}"
-    # The starts that others draw for PGD are other ones: up to 2 % of their images differ from ours in what ships.
+    # The starts that others draw for PGD are other ones: up to 2 % of their images differ from ours in what
+    # ships.
     rate = 0.001 if cell.attack == "fgsm" else 0.005 if library == "ours" else 0.02
     return units.holds(f"L2 norms of images {rows[0]}, …", told,
                        proofs.agree(same | (may_fail & np.isnan(kept)), rate))

@@ -23,11 +23,11 @@ def check(namespace, **allowed):
     """Raise ValueError, naming the parameter, if one is unknown or not what it may be.
 
     Call it as `parameters.check(globals(), seed=range(1000), ...)` in the cell after the parameters, with
-    every parameter of the notebook. What a value may be: a list of choices, each a value or again one of these;
-    a range of integers; a tuple (low, high) of real numbers, ends included; Listed(what, least); FILE. Unknown
-    are the names that papermill injected and that are not in `allowed`. The sizes of OF_TEST, and train_size,
-    must not exceed the images at hand of the data set that `dataset` names ("all": of that which has fewest;
-    without such a parameter: of that which has most).
+    every parameter of the notebook. What a value may be: a list of choices, each a value or again one of
+    these; a range of integers; a tuple (low, high) of real numbers, ends included; Listed(what, least); FILE.
+    Unknown are the names that papermill injected and that are not in `allowed`. The sizes of OF_TEST, and
+    train_size, must not exceed the images at hand of the data set that `dataset` names ("all": of that which
+    has fewest; without such a parameter: of that which has most).
     """
     try:
         _check(namespace, allowed)

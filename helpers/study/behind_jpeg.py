@@ -312,8 +312,8 @@ def _radii(radii, rng):
 def _kept(name, recipe, n, more, make, recompute, proved):
     """Return the artifact of these parameters; make(model, x, y) of the first n test images.
 
-    On loading, the first of the units of recompute(parameters, kept, rng) must agree, and, of a share PROVED of all
-    artifacts drawn at random, the first `proved`. What is kept of more images serves too.
+    On loading, the first of the units of recompute(parameters, kept, rng) must agree, and, of a share PROVED
+    of all artifacts drawn at random, the first `proved`. What is kept of more images serves too.
     """
     data, (model, _) = datasets.load(recipe.dataset), networks.load_or_train(recipe)
     x, y = data.x_test[:n], data.y_test[:n]
