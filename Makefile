@@ -14,7 +14,7 @@ RUN       := "$(VENV)/bin/python" -m
 READY     := $(if $(filter .venv,$(VENV)),.venv/ready,given.ready)
 LIST      := environment.yml helpers/pyproject.toml helpers/requirements.lock
 REPORTING := appendix article execute explorer page
-APART     := artifacts/progress datasets/download lock quiet study/verify $(REPORTING:%=report/%)
+APART     := artifacts/progress datasets/download lock quiet study/states study/verify $(REPORTING:%=report/%)
 CODE      := $(filter-out $(APART:%=helpers/%.py) helpers/tests/% helpers/bench/%, $(wildcard helpers/*.py helpers/*/*.py helpers/*/*/*.py))
 PAGE      := $(filter-out helpers/report/templates/article.% helpers/report/templates/explorer.%, $(wildcard helpers/report/templates/*))
 WORDS     := helpers/report/templates/words.csl notebooks/references.bib
@@ -142,7 +142,7 @@ $(RENDERED)/%.html: $(EXECUTED)/%.ipynb helpers/report/page.py $(PAGE) notebooks
 	@part=$(@D)/.$$$$.part; $(RUN) jupyter nbconvert --log-level WARN --to helpers.report.page.Page $< --output-dir $$part && \
 	  mv $$part/$(@F) $@; done=$$?; rm -rf $$part; exit $$done
 
-$(RENDERED)/explorador.html: helpers/report/explorer.py helpers/report/templates/explorer.html notebooks/$(PROFILE).yaml $(EXECUTED)/03_ataques.ipynb | $(READY)
+$(RENDERED)/explorador.html: helpers/report/explorer.py helpers/study/states.py helpers/report/templates/explorer.html notebooks/$(PROFILE).yaml $(EXECUTED)/03_ataques.ipynb | $(READY)
 	@mkdir -p $(@D)
 	@echo "Writing $@"
 	@$(RUN) helpers.report.explorer notebooks/$(PROFILE).yaml $@
