@@ -95,7 +95,7 @@ def margins(measured, vanishing):
     """Show how large networks' margins are, and the share beyond errors.VANISHING: dict of Recipe to it."""
     text.table([[text.network_name(recipe), len(y), spread(gradients.margins(logits, y)),
                  text.with_interval(*vanishing[recipe])] for recipe, (logits, y) in measured.items()],
-               ["red", "$n$", "margen", f"más de {text.number(errors.VANISHING, 1)}"])
+               ["red", "$n$", "margen", "se redondea a cero"])
 
 
 def provenance():

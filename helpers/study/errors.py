@@ -17,13 +17,17 @@ VANISHING = 24 * np.log(2)
 
 
 class Confused(NamedTuple):
-    """The two classes most often taken for one another: how often, of how many errors and images.
+    """The two classes that are taken for one another most often: how often, of how many errors and images.
 
-    named: the pair in words, as the data set names its classes.
+    named: the pair in words, as the data set names its classes. next: how often the pair that comes second
+    is. stands_out: whether the first is more frequent than the second beyond chance: of the images of both,
+    a share of more than half, by its Wilson interval.
     """
     pair: tuple
     named: str
     count: int
+    next: int
+    stands_out: bool
     errors: int
     n: int
 
@@ -76,7 +80,9 @@ def most_confused(logits, y, names):
     matrix = confusion(logits, y)
     both = np.triu(matrix + matrix.T, 1)
     one, other = map(int, np.unravel_index(both.argmax(), both.shape)) if both.any() else (0, 1)
-    return Confused((one, other), f"{names[one].es} con {names[other].es}", int(both[one, other]),
+    count, after = (int(value) for value in np.sort(both, axis=None)[:-3:-1])
+    stands_out = bool(count) and intervals.interval(count, count + after)[0] > 0.5
+    return Confused((one, other), f"{names[one].es} con {names[other].es}", count, after, stands_out,
                     int(matrix.sum() - np.trace(matrix)), len(y))
 
 
@@ -96,8 +102,14 @@ def calibration(logits, y, repeats=200):
 
 
 def vanishing(logits, y):
-    """Return the share of images whose margin is beyond VANISHING, an Estimate (Wilson)."""
-    return intervals.proportion(gradients.margins(logits, y) > VANISHING)
+    """Return the share of images on which 1 - p_y rounds to zero in float32, an Estimate (Wilson).
+
+    There the odds against the true class, the sum of exp(z_j - z_y) over the others, are below 2^-24; with
+    one rival of importance, where the margin is beyond VANISHING.
+    """
+    behind = np.float64(logits) - np.float64(logits)[np.arange(len(y)), y][:, None]
+    behind[np.arange(len(y)), y] = -np.inf
+    return intervals.proportion(np.exp(behind).sum(axis=1) < 2.0**-24)
 
 
 def accuracy_gain(better, worse):

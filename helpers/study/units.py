@@ -31,7 +31,7 @@ def same_answers_again(what, kept, again, rng):
 
     kept: (..., n). again(rows) -> the answers to these rows, (..., len(rows)). Where any of FEW rows differs,
     thrice as many more are drawn before it is judged: of k images as many may differ as of k independent ones
-    with the chance MAY_DIFFER, but for proofs.FALSE_ALARM.
+    with the chance MAY_DIFFER, but for proofs.FALSE_ALARM, and never more than a quarter.
     """
     order = rng.permutation(kept.shape[-1])
     rows, more = np.sort(order[:proofs.FEW]), np.sort(order[proofs.FEW:4 * proofs.FEW])
@@ -39,7 +39,7 @@ def same_answers_again(what, kept, again, rng):
     if wrong.any() and len(more):
         wrong = np.concatenate([wrong, again(more) != kept[..., more]], axis=-1)
     images = wrong.shape[-1]
-    share = binom.isf(proofs.FALSE_ALARM, images, MAY_DIFFER) / max(images, 1)
+    share = min(0.25, binom.isf(proofs.FALSE_ALARM, images, MAY_DIFFER) / max(images, 1))
     count = wrong.sum()
     return what, f"{wrong.size} answers", f"{count} of them others", bool(count <= share * wrong.size)
 

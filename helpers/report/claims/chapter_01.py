@@ -23,6 +23,10 @@ CLAIMS = (
                "10 %",
           holds="0.10 < classes.share < 0.12",
           found="la más frecuente tiene el {{ classes.share | pct(2) }} de las imágenes"),
+    Claim("cifar10-casi-sin-negro",
+          says="Menos de uno de cada cien píxeles de CIFAR-10 vale cero",
+          holds="black < 0.01",
+          found="vale cero el {{ black | pct }} de los píxeles"),
     Claim("cifar10-llena-el-intervalo",
           says="Los canales de CIFAR-10 valen en promedio cerca de la mitad del intervalo y se desvían más "
                "de 60 niveles",

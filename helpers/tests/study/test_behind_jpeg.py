@@ -10,6 +10,7 @@ from helpers.artifacts import store
 from helpers.attacks import gradients
 from helpers.jpeg import attacker
 from helpers.study import behind_jpeg, under_attack
+from helpers.tests import forgery
 
 RECIPE = networks.RECIPES["mnist", "lenet"]
 N = 20
@@ -197,7 +198,7 @@ def test_fewer_images_are_the_first_of_those_kept(made, short, case, monkeypatch
     many = make(N)
     few, count = make(7), len(list(made.rglob("jpeg_*.npz")))
     assert count == 1  # nothing was computed
-    for path in made.rglob("jpeg_*"):
+    for path in forgery.kept_files(made):
         path.unlink()
     anew = make(7)
     assert few.keys() == anew.keys() == many.keys()
@@ -211,7 +212,7 @@ def test_all_that_decides_an_artifact_is_in_its_key(made, short, case, monkeypat
         behind_jpeg.quality_drawn(RECIPE, "one identity", n=2)
         return {path.stem for path in made.rglob("jpeg_*.npz")}
 
-    for change in ((behind_jpeg, "NB_ITER", 3), (behind_jpeg, "STRIDE", 0.5),
+    for change in ((attacker, "NB_ITER", 3), (attacker, "STRIDE", 0.5),
                    (behind_jpeg, "DRAWN", (30, 60)), (behind_jpeg, "DRAWS", 1),
                    (behind_jpeg, "QUALITIES", (0, 50)), (under_attack, "NB_ITER", 2),
                    (under_attack, "STRIDE", 2.0)):

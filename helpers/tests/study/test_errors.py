@@ -18,8 +18,16 @@ def _logits(answers, classes=10, top=3.0):
 def test_the_pair_most_confused_counts_both_ways():
     y = np.array([3, 5, 5, 3, 0, 1, 2])
     found = errors.most_confused(_logits([5, 3, 3, 3, 1, 1, 2]), y, NAMES)
-    assert found == ((3, 5), "gato con perro", 3, 4, 7)
-    assert errors.most_confused(_logits(y), y, NAMES)[2:] == (0, 0, 7)
+    assert found == ((3, 5), "gato con perro", 3, 1, False, 4, 7)
+    assert errors.most_confused(_logits(y), y, NAMES)[2:] == (0, 0, False, 0, 7)
+
+
+@pytest.mark.parametrize("first, second, clear", [
+    (20, 3, True), (337, 153, True), (10, 8, False), (8, 6, False)])
+def test_a_pair_stands_out_where_chance_would_not_put_it_first(first, second, clear):
+    counts = [first, second, 70]
+    found = errors.most_confused(_logits(np.repeat([5, 1, 7], counts)), np.repeat([3, 0, 7], counts), NAMES)
+    assert (found.count, found.next, found.stands_out) == (first, second, clear)
 
 
 def test_the_surest_errors_come_first():
@@ -39,12 +47,20 @@ def test_a_network_that_knows_its_doubt_is_calibrated():
     assert sound.accuracy == np.mean(y == 0)
 
 
-def test_margins_beyond_which_the_gradient_vanishes_do_so():
-    logits = np.zeros((4, 10), np.float32)
-    logits[:, 0] = [errors.VANISHING - 3, errors.VANISHING + 0.1, 30, -5]
-    assert errors.vanishing(logits, np.zeros(4, int)).value == 0.5
-    just = np.float32(1) / (1 + np.exp(-np.float32(errors.VANISHING + 0.1), dtype=np.float32))
-    assert just == 1  # one rival of importance: 1 - p is zero in float32
+def test_where_a_gradient_vanishes_float32_says_so():
+    rng = np.random.default_rng(0)
+    logits, y = rng.normal(0, 1, (400, 10)).astype(np.float32), np.zeros(400, int)
+    logits[:, 0] += rng.uniform(10, 24, 400).astype(np.float32)
+    odds = np.exp(np.float64(logits[:, 1:]) - np.float64(logits[:, :1])).sum(axis=1)
+    lost = np.float32(1) + np.float32(odds) == 1  # the softmax's sum, of which p_y is the inverse
+    assert 0.1 < lost.mean() < 0.9
+    assert abs(errors.vanishing(logits, y).value - lost.mean()) < 0.01
+
+
+def test_with_one_rival_the_margin_decides():
+    logits = np.full((3, 10), -100, np.float32)
+    logits[:, 0], logits[:, 1] = [errors.VANISHING - 0.1, errors.VANISHING + 0.1, -5], 0
+    assert errors.vanishing(logits, np.zeros(3, int)).value == pytest.approx(1 / 3)
 
 
 def test_gains_are_of_the_same_images():
