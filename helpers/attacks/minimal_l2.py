@@ -24,8 +24,11 @@ from helpers.attacks import fgsm_pgd, gradients
 from helpers.attacks.carlini_wagner import _gap, _size, _wide, _won
 
 WALKS = ((0, 1), (16, 2), (60, 4), (200, 8), (600, 16), (3000, 32))  # from so many passes on, so many walks
-STEP, LAST_STEP = 1.0, 0.03   # of a walk, relative to its radius: its first and its last
-SHRINK, LAST_SHRINK = 0.2, 0.003  # of the radius at a step, relative: at most
+FAVOUR = 0.8
+CYCLE = 100
+FIRST_STEPS = (2.0, 0.5, 2.0, 0.5, 2.0, 2.0, 2.0, 2.0)
+LAST_STEP = 0.03  # of a walk, relative to its radius: its first and its last
+SHRINK, LAST_SHRINK = 0.3, 0.003  # of the radius at a step, relative: at most
 FIRST = 1.5             # of a linear model's distance: the first radius of a walk from x
 LEAST = 0.2             # of SHRINK: what the radius changes at least
 FORWARD = 0.5           # passes that one question without a gradient counts
@@ -92,13 +95,18 @@ def rounds(passes):
 def _tournament(task, passes, x, y, size, logits, positions):
     """Return (x_adv, passes used, whether found, whether the gradient was always zero) for these images."""
     plan, used = rounds(passes), FORWARD
-    total, done = sum(steps for _, steps in plan), 0
     walks = _begin(task, plan[0][0], x, y, size, logits, positions)
     used += FORWARD * PROBES * (plan[0][0] // 2)
+    total, done = sum(steps for _, steps in plan), 0
     for count, steps in plan:
-        walks = _leaders(walks, count)
-        _walk(task, walks, steps, done, total)
-        used, done = used + count * steps, done + steps
+        walks = _leaders(walks, count, FAVOUR if plan[0][0] == 2 else 1.0)
+        if total <= CYCLE:
+            _walk(task, walks, steps, done, total)
+        else:
+            _walk(task, walks, steps, 0, steps)
+            walks = _again(walks)
+        done += steps
+        used += count * steps
     walks = _leaders(walks, 1)
     found = np.isfinite(walks["best"].ravel())
     if used + FORWARD * HALVINGS <= passes:
@@ -118,6 +126,9 @@ def _begin(task, count, x, y, size, logits, positions):
     spread = lambda part: np.broadcast_to(part[:, np.newaxis], (*shape, *part.shape[1:])).copy()
     walks = {"x": spread(x), "y": spread(y), "size": spread(size), "z": spread(x), "x_adv": spread(x),
              "rivals": spread(np.arange(logits.shape[1]) != y[:, np.newaxis]), "zero": np.ones(shape, bool)}
+    steps = np.resize(np.float32(FIRST_STEPS), count)
+    walks["step"] = np.broadcast_to(steps.reshape(1, -1, 1, 1, 1), (*shape, 1, 1, 1)).copy()
+    walks["first"] = np.broadcast_to(np.arange(count) == 0, shape)
     walks["radius"] = np.zeros((*shape, 1, 1, 1), np.float32)
     walks["best"] = np.full((*shape, 1, 1, 1), np.inf, np.float32)
     if task.sign > 0:
@@ -139,18 +150,18 @@ def _ends(task, x, y, count, positions):
                  for i in range(count - 1))
         return [1 - x, *(each[positions] for each in noise)]
     images, labels, squares = task.begins
-    ends = np.stack([_nearest(image, label, squares, images, labels, count, task.sign) for image, label in zip(x, y, strict=True)])
+    square = squares - 2 * x.reshape(len(x), -1) @ images.reshape(len(images), -1).T
+    ends = np.stack([_nearest(own, (labels == label) == (task.sign < 0), labels, count) for own, label in zip(square, y, strict=True)])
     return list(images[ends.T])
 
 
-def _nearest(image, label, squares, images, labels, count, sign):
-    """Return the places of `count` start images: the nearest of each class that counts, then the next of each."""
-    square, found = squares - 2 * images.reshape(len(images), -1) @ image.ravel(), []
-    for name in np.unique(labels):
-        if (name == label) == (sign < 0):
-            places = np.flatnonzero(labels == name)
-            first = places[np.argpartition(square[places], min(count, len(places)) - 1)[:count]]
-            found += [(turn, square[place], place) for turn, place in enumerate(first[np.argsort(square[first])])]
+def _nearest(square, allowed, labels, count):
+    """Return the places of `count` start images: the nearest of each class that is allowed, then the next of each."""
+    found = []
+    for name in np.unique(labels[allowed]):
+        places = np.flatnonzero(labels == name)
+        first = places[np.argpartition(square[places], min(count, len(places)) - 1)[:count]]
+        found += [(turn, square[place], place) for turn, place in enumerate(first[np.argsort(square[first])])]
     return np.resize([place for *_, place in sorted(found)], count)
 
 
@@ -172,33 +183,40 @@ def _asked(task, images, y, size):
     return _won(size, task.sign, task.confidence, y, logits).numpy().reshape(-1, 1, 1, 1)
 
 
-def _leaders(walks, count):
+def _leaders(walks, count, favour=1.0):
     """Return of each image the `count` walks that have come nearest, by their order."""
-    order = np.argsort(walks["best"][:, :, 0, 0, 0], axis=1, kind="stable")[:, :count]
+    best = walks["best"][:, :, 0, 0, 0] * np.where(walks["first"], favour, 1)
+    order = np.argsort(best, axis=1, kind="stable")[:, :count]
     rows = np.arange(len(order))[:, np.newaxis]
     return {name: part[rows, order] for name, part in walks.items()}
 
 
+def _again(walks):
+    """Return the walks, those that have found something back at its nearest."""
+    found = np.isfinite(walks["best"])
+    return {**walks, "z": np.where(found, walks["x_adv"], walks["z"]), "radius": np.where(found, walks["best"], walks["radius"])}
+
+
 def _walk(task, walks, steps, done, total):
-    """Let every walk go so many steps, after `done` of `total`."""
+    """Let every walk go so many steps."""
     run = gradients.made_once(_compiled, task.model)
-    names = ("x", "y", "rivals", "size", "z", "radius", "best", "x_adv", "zero")
+    names = ("x", "y", "rivals", "size", "step", "z", "radius", "best", "x_adv", "zero")
     shape = walks["y"].shape
     flat = [walks[name].reshape(-1, *walks[name].shape[2:]) for name in names]
-    results, fine = [np.empty_like(part) for part in flat[4:]], np.empty(len(flat[1]), bool)
+    results, fine = [np.empty_like(part) for part in flat[5:]], np.empty(len(flat[1]), bool)
     told = tf.constant(steps), tf.constant(done), tf.constant(total), tf.constant(task.sign), tf.constant(task.confidence)
     for rows, *parts in gradients.batches(task.batch_size, *flat):
         for kept, result in zip((*results, fine), run(*parts, *told), strict=True):
             kept[rows] = result.numpy()[:rows.stop - rows.start]
     gradients.check_finite(fine.reshape(shape).all(axis=1))
-    walks.update({name: part.reshape(*shape, *part.shape[1:]) for name, part in zip(names[4:], results, strict=True)})
+    walks.update({name: part.reshape(*shape, *part.shape[1:]) for name, part in zip(names[5:], results, strict=True)})
 
 
 def _compiled(model):
     return gradients.compile(_steps, gradients.function(model, _gap))
 
 
-def _steps(gradient, x, y, rivals, size, z, radius, best, x_adv, zero, steps, done, total, sign, confidence):
+def _steps(gradient, x, y, rivals, size, first, z, radius, best, x_adv, zero, steps, done, total, sign, confidence):
     """Return what changes, from z to zero, after so many steps, and whether all was finite."""
     fine, one = tf.fill(tf.shape(y), True), tf.ones_like(size)
     for step in tf.range(done, done + steps):
@@ -213,7 +231,7 @@ def _steps(gradient, x, y, rivals, size, z, radius, best, x_adv, zero, steps, do
         F = _wide(confidence - sign * _gap(y, rivals, one, logits))
         g, distance = _unit(sign * g, F)
         radius = _next_radius(radius, best, won, distance, g, away, length, _fall(SHRINK, LAST_SHRINK, step, total))
-        away += _fall(STEP, LAST_STEP, step, total) * radius * g
+        away += _fall(first, LAST_STEP, step, total) * radius * g
         z = tf.clip_by_value(x + away * tf.math.divide_no_nan(radius, _length(away)), 0.0, 1.0)
     return z, radius, best, x_adv, zero, fine
 
