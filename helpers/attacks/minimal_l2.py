@@ -62,7 +62,8 @@ def minimal_l2(model, x, y, *, passes=1000, targeted=False, confidence=0.0, star
     waiting = np.flatnonzero(~_won(size, task.sign, confidence, y, logits).numpy())
     found, zero = np.zeros((2, len(x)), bool)
     with tqdm(total=len(waiting), desc="smallest L2", unit="img", leave=False, delay=2) as bar:
-        for rows in np.split(waiting, range(batch_size, len(waiting), batch_size)):
+        for start in range(0, len(waiting), batch_size):
+            rows = waiting[start:start + batch_size]
             parts = x[rows], y[rows], size[rows], logits[rows], positions[rows]
             x_adv[rows], used[rows], found[rows], zero[rows] = _tournament(task, passes, *parts)
             bar.update(len(rows))
@@ -101,10 +102,10 @@ def _tournament(task, passes, x, y, size, logits, positions):
         done, used = done + steps, used + count * steps
     walks = _leaders(walks, 1)
     found = np.isfinite(walks["best"].ravel())
+    x_adv = walks["x_adv"][:, 0]
     if used + FORWARD * HALVINGS <= passes:
-        _shorten(task, walks)
-        used += FORWARD * HALVINGS
-    return walks["x_adv"], used, found, walks["zero"].all(axis=1)
+        x_adv, used = _shortened(task, walks), used + FORWARD * HALVINGS
+    return x_adv, used, found, walks["zero"].all(axis=1) & (total > 0)
 
 
 def _begin(task, count, x, y, size, logits, positions):
@@ -167,15 +168,15 @@ def _again(walks):
             "radius": np.where(found, walks["best"], walks["radius"])}
 
 
-def _shorten(task, walks):
-    """Make what was found shorter along itself, by halvings, where it still succeeds."""
+def _shortened(task, walks):
+    """Return what the first walks have found, shorter along itself by halvings where it still succeeds."""
     x, y, size, found = (walks[name][:, 0] for name in ("x", "y", "size", "x_adv"))
     low, high = np.full((len(x), 1, 1, 1), REACH, np.float32), np.ones((len(x), 1, 1, 1), np.float32)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         won = _asked(task, x + middle * (found - x), y, size)
         low, high = np.where(won, low, middle), np.where(won, middle, high)
-    walks["x_adv"] = np.where(high < 1, x + high * (found - x), found)
+    return np.where(high < 1, x + high * (found - x), found)
 
 
 def _check_settings(passes, confidence, seed, batch_size, return_passes):
