@@ -18,7 +18,8 @@ from helpers.attacks import fgsm_pgd, gradients, starts as beginnings, walks as 
 from helpers.attacks.carlini_wagner import _size, _won
 
 WALKS = ((0, 1), (16, 2), (60, 4), (200, 8), (600, 16), (3000, 32))  # from so many passes on, so many walks
-FIRST_STEPS = (2.0, 0.5, 2.0, 0.5, 2.0, 2.0, 2.0, 2.0)  # of the walks, relative to the radius: large ones explore
+# Of the walks, relative to the radius: large ones explore, small ones stay in the basin of their start.
+FIRST_STEPS = (2.0, 0.5, 2.0, 0.5, 2.0, 2.0, 2.0, 2.0)
 FAVOUR = 0.8             # of two walks, what that from x is taken to have come near, since its steps are larger
 ANEW = 100               # steps of the last walk, from which on each round begins anew
 FORWARD = 0.5            # passes that one question without a gradient counts

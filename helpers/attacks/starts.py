@@ -1,4 +1,4 @@
-"""Where walks to the boundary may begin, apart from the image itself: on the way to images of other classes."""
+"""Where walks to the boundary may begin, apart from the image itself: on the way to other images."""
 import numpy as np
 
 from helpers.attacks import gradients
