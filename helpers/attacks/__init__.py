@@ -8,8 +8,9 @@ from helpers.attacks.carlini_wagner import carlini_wagner
 from helpers.attacks.fgsm_pgd import (
     NORMS, checked_eps, checked_positions, checked_step, fgsm, l2, linf, noise, pgd)
 from helpers.attacks.minimal import minimal_norm
+from helpers.attacks.minimal_l2 import minimal_l2
 from helpers.attacks.square import square
 
 __all__ = [
     "NORMS", "carlini_wagner", "checked_eps", "checked_positions", "checked_step", "fgsm", "l2", "linf",
-    "minimal_norm", "noise", "pgd", "square", "copies", "float64", "gradients", "layers"]
+    "minimal_l2", "minimal_norm", "noise", "pgd", "square", "copies", "float64", "gradients", "layers"]
