@@ -1,8 +1,8 @@
 """Attacks, and the door by which they ask a model.
 
-FGSM, PGD, noise, smallest radii, Carlini & Wagner, and Square, which needs no gradient. `gradients` is the
-checked door for models, `layers` and `copies` read and copy their insides, `float64` attacks in double
-precision.
+FGSM, PGD, noise, smallest radii, Carlini & Wagner, minimal_l2 for the smallest L2 perturbation, and Square,
+which needs no gradient. `gradients` is the checked door for models, `layers` and `copies` read and copy
+their insides, `float64` attacks in double precision.
 """
 from helpers.attacks.carlini_wagner import carlini_wagner
 from helpers.attacks.fgsm_pgd import (

@@ -3,10 +3,10 @@
 Where a walk along the boundary ends (`walks`) depends mostly on where it begins. So there are several for an
 image, which are given the same share of a round's passes, and the half that is behind is given up after
 each round: successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943). Half of them begin at x, each
-against another rival class, as in our `carlini_wagner`; half at a point of the boundary on the line to an image
-of another class, as in Brendel et al. 2019, arXiv:1907.01003, since from x itself all may end in a wrong basin.
-Where there are passes for it, each round begins anew, with large steps, from the nearest of the last: such
-excursions are what ALMA gains by (Rony et al. 2021, arXiv:2011.11857).
+against another rival class, as in our `carlini_wagner`; half at a point of the boundary on the line to an
+image of another class, as in Brendel et al. 2019, arXiv:1907.01003, since from x itself all may end in a
+wrong basin. Where there are passes for it, each round begins anew, with large steps, from the nearest of the
+last: such excursions are what ALMA gains by (Rony et al. 2021, arXiv:2011.11857).
 """
 from numbers import Real
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from helpers.attacks.carlini_wagner import _size, _won
 WALKS = ((0, 1), (16, 2), (60, 4), (200, 8), (600, 16), (3000, 32))  # from so many passes on, so many walks
 # Of the walks, relative to the radius: large ones explore, small ones stay in the basin of their start.
 FIRST_STEPS = (2.0, 0.5, 2.0, 0.5, 2.0, 2.0, 2.0, 2.0)
-FAVOUR = 0.8             # of two walks, what that from x is taken to have come near, since its steps are larger
+FAVOUR = 0.8             # of two walks, what that from x is taken to have come near: its steps are larger
 ANEW = 100               # steps of the last walk, from which on each round begins anew
 FORWARD = 0.5            # passes that one question without a gradient counts
 PROBES, HALVINGS = 4, 3  # questions for a point of the boundary, and for the end of the last walk
@@ -28,7 +28,10 @@ REACH = 0.98             # of the shortest perturbation: where the last halving 
 
 
 class _Task(NamedTuple):
-    """What all walks share. answer: as of gradients.answering; sign: 1, or -1 if targeted; begins: starts, as checked."""
+    """What all walks share.
+
+    answer: as of gradients.answering; sign: 1, or -1 if targeted; begins: starts, as checked.
+    """
     model: object
     answer: object
     sign: float
@@ -38,21 +41,21 @@ class _Task(NamedTuple):
     batch_size: int
 
 
-def minimal_l2(model, x, y, *, passes=1000, targeted=False, confidence=0.0, starts=None, seed=0, batch_size=128,
-               positions=None, return_passes=False):
-    """Return adversarial images as near x in L2 as `passes` find, within [0, 1]; x itself where none was found.
+def minimal_l2(model, x, y, *, passes=1000, targeted=False, confidence=0.0, starts=None, seed=0,
+               batch_size=128, positions=None, return_passes=False):
+    """Return adversarial images as near x in L2 as `passes` find, within [0, 1]; x itself where none is.
 
-    model, x, y: as in attacks. passes: forward-and-backward evaluations an image, at most; a forward one alone
-    counts half. confidence: the logit gap by which the attacker must win, >= 0. starts: (images, labels) of
-    the model's task, as of its training, for walks to begin on the way to; None: the negative of x and noise
-    take their place. seed: of the noise; positions: as of attacks.pgd. batch_size: of walks. return_passes:
-    whether to return (x_adv, passes used, float (N,)). An image that the model has wrong comes back as it is.
-    What an image gets depends neither on batch_size nor on the other images, but for rounding. Raises
-    ValueError for what does not fit, and where a gradient on the way is not finite.
+    model, x, y: as in attacks. passes: forward-and-backward evaluations an image, at most; a forward one
+    alone counts half. confidence: the logit gap by which the attacker must win, >= 0. starts: (images,
+    labels) of the model's task, as of its training, for walks to begin on the way to; None: the negative of x
+    and noise take their place. seed: of the noise; positions: as of attacks.pgd. batch_size: of walks.
+    return_passes: whether to return (x_adv, passes used, float (N,)). An image that the model has wrong comes
+    back as it is. What an image gets depends neither on batch_size nor on the other images, but for rounding.
+    Raises ValueError for what does not fit, and where a gradient on the way is not finite.
     """
     x, y = gradients.checked(model, x, y)
     _check_settings(passes, confidence, seed, batch_size, return_passes)
-    positions, begins = fgsm_pgd.checked_positions(positions, len(x)), beginnings.checked(starts, x)
+    positions, begins = fgsm_pgd.checked_positions(positions, len(x)), beginnings.checked_starts(starts, x)
     answer = gradients.answering(model, x)
     sign = -1.0 if targeted else 1.0
     task = _Task(model, answer, sign, float(confidence), begins, seed, batch_size)
@@ -112,10 +115,10 @@ def _tournament(task, passes, x, y, size, logits, positions):
 def _begin(task, count, x, y, size, logits, positions):
     """Return `count` walks an image, arrays (n, count, ...) by name.
 
-    x, y, size: the image's own; rivals (n, count, classes): those whose margin is followed; z: where the walk is;
-    radius: how far from x it may be, 0 where its first gradient says it; best: the smallest distance of an
-    adversarial image so far, of x_adv; zero: whether the gradient was always zero; first: which walk is the first;
-    first_step: how long its first step is, relative to the radius.
+    x, y, size: the image's own; rivals (n, count, classes): those whose margin is followed; z: where the walk
+    is; radius: how far from x it may be, 0 where its first gradient says it; best: the smallest distance of
+    an adversarial image so far, of x_adv; zero: whether the gradient was always zero; first: which walk is
+    the first; first_step: how long its first step is, relative to the radius.
     """
     shape = (len(x), count)
     spread = lambda part: np.broadcast_to(part[:, np.newaxis], (*shape, *part.shape[1:])).copy()
@@ -137,7 +140,8 @@ def _begin(task, count, x, y, size, logits, positions):
 
 
 def _to_boundary(task, walks, walk, far):
-    """Put this walk of every image at an adversarial point on the line from x to `far`, or at `far` itself."""
+    """Put this walk of every image at an adversarial point on the line from x to `far`, or at `far` itself.
+    """
     x, y, size = (walks[name][:, walk] for name in ("x", "y", "size"))
     low, high = np.zeros((len(x), 1, 1, 1), np.float32), np.ones((len(x), 1, 1, 1), np.float32)
     for _ in range(PROBES):

@@ -4,8 +4,11 @@ import numpy as np
 from helpers.attacks import gradients
 
 
-def checked(starts, x):
-    """Return starts as (images, labels, squares of their lengths), or None; raise ValueError unless they fit x."""
+def checked_starts(starts, x):
+    """Return starts as (images, labels, squares of their lengths), or None.
+
+    Raises ValueError unless they fit x.
+    """
     if starts is None:
         return None
     if not isinstance(starts, tuple) or len(starts) != 2:
@@ -14,14 +17,16 @@ def checked(starts, x):
     if images.shape[1:] != x.shape[1:]:
         raise ValueError(f"starts must be images of shape {x.shape[1:]}, got {images.shape[1:]}")
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"the labels of starts must be {len(images)} integers, got {labels.dtype} {labels.shape}")
+        raise ValueError(f"the labels of starts must be {len(images)} integers, got {labels.dtype} "
+                         f"{labels.shape}")
     return images, labels, np.square(images.reshape(len(images), -1)).sum(axis=1)
 
 
 def ends(starts, x, y, count, sign, seed, positions):
-    """Return `count` arrays of images (n, H, W, C) to go towards from x, the nearest of each other class first.
+    """Return `count` arrays of images (n, H, W, C) to go towards from x, the nearest of each other class
+    first.
 
-    starts: as `checked` returns them; None: the negative of x, then noise of (seed, position). sign: 1, or -1
+    starts: of `checked_starts`; None: the negative of x, then noise of (seed, position). sign: 1, or -1
     where y are targets: then towards images of these.
     """
     if not count:
@@ -37,14 +42,17 @@ def ends(starts, x, y, count, sign, seed, positions):
 
 
 def _nearest(square, labels, label, count, sign):
-    """Return the places of `count` start images: the nearest of each class that counts, then the next of each."""
+    """Return the places of `count` start images: the nearest of each class that counts, then the next of
+    each.
+    """
     found = []
     for name in np.unique(labels):
         if (name == label) == (sign < 0):
             places = np.flatnonzero(labels == name)
             first = places[np.argpartition(square[places], min(count, len(places)) - 1)[:count]]
-            found += [(turn, square[place], place) for turn, place in enumerate(first[np.argsort(square[first])])]
+            found += [(turn, square[place], place)
+                      for turn, place in enumerate(first[np.argsort(square[first])])]
     if not found:
-        raise ValueError(f"starts must hold images of {'class' if sign < 0 else 'classes other than'} {label}, "
-                         f"got classes {', '.join(map(str, np.unique(labels)))}")
+        raise ValueError(f"starts must hold images of {'class' if sign < 0 else 'classes other than'} "
+                         f"{label}, got classes {', '.join(map(str, np.unique(labels)))}")
     return np.resize([place for *_, place in sorted(found)], count)

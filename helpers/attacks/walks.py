@@ -1,10 +1,10 @@
 """A walk along the boundary towards the image, of which `minimal_l2` runs several.
 
-It is that of DDN (Rony et al. 2019, arXiv:1811.09600): a step along the normalised gradient of a margin, then a
-rescaling to a radius that shrinks where the iterate is adversarial and grows where not. Except that
+It is that of DDN (Rony et al. 2019, arXiv:1811.09600): a step along the normalised gradient of a margin, then
+a rescaling to a radius that shrinks where the iterate is adversarial and grows where not. Except that
 
-- steps are relative to the radius, and the radius starts from the distance F / |∇F| of a linear model, so that
-  one setting serves distances of hundredths and of units;
+- steps are relative to the radius, and the radius starts from the distance F / |∇F| of a linear model, so
+  that one setting serves distances of hundredths and of units;
 - how fast the radius changes falls along with the steps, and is no more than a linear model asks for.
 """
 import numpy as np
@@ -14,7 +14,8 @@ from helpers.attacks import gradients
 from helpers.attacks.carlini_wagner import _gap, _wide, _won
 
 LAST_STEP = 0.03         # of a walk, relative to its radius
-SHRINK, LAST_SHRINK = 0.3, 0.003  # of the radius at a step, relative: at most; the first of a walk, and the last
+# of the radius at a step, relative: at most; the first of a walk, and the last
+SHRINK, LAST_SHRINK = 0.3, 0.003
 SLOPE = 0.2              # cosine between the perturbation and F's descent: taken for at least this
 LEAST = 0.2              # of that: what the radius changes at least
 FIRST_RADIUS = 1.5       # of a linear model's distance: of a walk from x itself
@@ -22,7 +23,8 @@ STATE = ("z", "radius", "best", "x_adv", "zero")
 
 
 def go(task, walks, steps, done, total):
-    """Let every walk go so many steps, those after `done` of `total`, which say how long they are; changes `walks`.
+    """Let every walk go so many steps, those after `done` of `total`, which say how long they are; changes
+    `walks`.
 
     walks: as minimal_l2._begin makes them. Raises ValueError where a gradient is not finite.
     """
@@ -35,7 +37,8 @@ def go(task, walks, steps, done, total):
         for kept, result in zip((*results, fine), run(*parts, *told), strict=True):
             kept[rows] = result.numpy()[:rows.stop - rows.start]
     gradients.check_finite(fine.reshape(shape).all(axis=1))
-    walks.update({name: part.reshape(*shape, *part.shape[1:]) for name, part in zip(STATE, results, strict=True)})
+    walks.update({name: part.reshape(*shape, *part.shape[1:])
+                  for name, part in zip(STATE, results, strict=True)})
 
 
 def _compiled(model):
@@ -66,7 +69,8 @@ def _steps(gradient, x, y, rivals, size, first_step, z, radius, best, x_adv, zer
 
 def _unit(g, F):
     """Return (g of length 1, how far F = 0 would be if F were linear); zero where g is."""
-    largest = tf.reduce_max(tf.abs(g), axis=(1, 2, 3), keepdims=True)  # so that squares neither vanish nor overflow
+    # so that squares neither vanish nor overflow
+    largest = tf.reduce_max(tf.abs(g), axis=(1, 2, 3), keepdims=True)
     g = tf.math.divide_no_nan(g, largest)
     length = _length(g)
     return tf.math.divide_no_nan(g, length), tf.math.divide_no_nan(tf.math.divide_no_nan(F, largest), length)

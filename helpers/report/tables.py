@@ -8,7 +8,7 @@ from helpers import datasets
 from helpers.artifacts import store
 from helpers.attacks import gradients
 from helpers.report import text
-from helpers.study import checks, errors
+from helpers.study import checks
 
 
 CHECKS = {  # what the value of each of helpers.study.checks is, and its unit

@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from helpers import datasets
-from helpers.attacks import gradients
 from helpers.statistics import intervals
 from helpers.study import accuracy
 

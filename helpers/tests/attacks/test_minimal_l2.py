@@ -1,4 +1,6 @@
-"""The smallest L2 perturbation: exact where the answer is known, within its budget, the same whatever the batch."""
+"""The smallest L2 perturbation: exact where the answer is known, within its budget, the same whatever the
+batch.
+"""
 import importlib
 
 import numpy as np
@@ -34,7 +36,8 @@ def _distances(W, x, y):
 @pytest.fixture(scope="module")
 def lenet():
     """The shipped LeNet of MNIST, eight images that it has right, and images to start from."""
-    model, _, _ = networks.read_network(paths.place(paths.SHIPPED, networks.RECIPES["mnist", "lenet"].filename))
+    model, _, _ = networks.read_network(paths.place(paths.SHIPPED,
+                                                    networks.RECIPES["mnist", "lenet"].filename))
     data = datasets.load("mnist")
     right = np.flatnonzero(gradients.logits(model, data.x_test[:50]).argmax(1) == data.y_test[:50])[:8]
     return model, data.x_test[right], data.y_test[right], (data.x_train[:2000], data.y_train[:2000])
