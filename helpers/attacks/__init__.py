@@ -4,6 +4,7 @@ FGSM, PGD, noise, smallest radii, Carlini & Wagner, minimal_l2 for the smallest 
 which needs no gradient. `gradients` is the checked door for models, `layers` and `copies` read and copy
 their insides, `float64` attacks in double precision.
 """
+from helpers.attacks import copies, float64, gradients, layers
 from helpers.attacks.carlini_wagner import carlini_wagner
 from helpers.attacks.fgsm_pgd import (
     NORMS, checked_eps, checked_positions, checked_step, fgsm, l2, linf, noise, pgd)

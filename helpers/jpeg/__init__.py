@@ -2,6 +2,7 @@
 
 `attacker` is who knows of it.
 """
+from helpers.jpeg import attacker
 from helpers.jpeg.codec import (
     BLOCK, CENTRE, CHROMA, LUMA, ROUNDINGS, SUBSAMPLINGS, TO_RGB, TO_YCC, check_quality, check_subsampling,
     coefficients, compress, compress_blocks, compress_differentiable, compressed_size, cubic, dct_matrix,

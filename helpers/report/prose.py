@@ -96,6 +96,11 @@ def verdicts(namespace, *names):
               "the table of verdicts")
 
 
+def show_text(markdown):
+    """Show Markdown whose references and citations a notebook's reader sees as words, and pages as links."""
+    _show(Said(markdown, []), "a text that a cell shows")
+
+
 def _show(what, where):
     try:
         words = citations.in_words(what.markdown, *_own)

@@ -7,7 +7,7 @@ import numpy as np
 from helpers import datasets
 from helpers.artifacts import store
 from helpers.attacks import gradients
-from helpers.report import text
+from helpers.report import prose, text
 from helpers.study import checks
 
 
@@ -79,9 +79,9 @@ def accuracies(table):
 def error_beside_published(reported):
     """Show the error rate that a paper reports beside ours (study.errors.Reported); nothing for None."""
     if reported:
-        text.published([[f"{text.network_name(reported.recipe)}, error en la prueba",
-                         text.percent(reported.theirs),
-                         text.with_interval(*reported.ours), f"[@{reported.source}]"]])
+        row = [f"{text.network_name(reported.recipe)}, error en la prueba", text.percent(reported.theirs),
+               text.with_interval(*reported.ours), f"[@{reported.source}]"]
+        prose.show_text(text.markdown([row], text.PUBLISHED))
 
 
 def calibrations(found):

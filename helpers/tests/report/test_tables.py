@@ -36,7 +36,15 @@ def test_distances_and_margins_are_those_given(monkeypatch):
 
 
 def test_without_a_published_error_nothing_is_shown(monkeypatch):
-    assert _shown(monkeypatch, tables.error_beside_published, None) == []
-    said, = _shown(monkeypatch, tables.error_beside_published, errors.Reported(
-        RESNET, 0.0875, intervals.Estimate(0.09, 0.08, 0.1), "he2016, tabla 6"))
-    assert "8.75 %" in said and "9.00 % [8.00; 10.00]" in said and "[@he2016, tabla 6]" in said
+    said = []
+    monkeypatch.setattr("helpers.report.prose.display",
+                        lambda data, raw, metadata: said.append((data, metadata)))
+    tables.error_beside_published(None)
+    assert said == []
+    ours = intervals.Estimate(0.09, 0.08, 0.1)
+    tables.error_beside_published(errors.Reported(RESNET, 0.0875, ours, "he2016, tabla 6"))
+    (shown, metadata), = said
+    words = shown["text/markdown"].replace("\u00a0", " ")
+    assert "8.75 %" in words and "9.00 % [8.00; 10.00]" in words
+    assert "(He y otros, 2016, tabla 6)" in words  # and for pages as it is written
+    assert "[@he2016, tabla 6]" in metadata["prosa"]["markdown"]
