@@ -34,7 +34,7 @@ def minimal_norm(model, x, y, *, attack, high, norm=np.inf, halvings=10, nb_iter
             return x_adv, gradients.logits(model, x_adv).argmax(axis=1) != y[rows]
         x_adv, score, still = fgsm_pgd._descend(model, x[rows], y[rows], start[rows], eps,
                                                 2.5 * eps / nb_iter,
-                                       nb_iter, norm, False, loss, batch_size)
+                                                nb_iter, norm, False, loss, batch_size)
         zero[rows] &= still
         return x_adv, score < 0
 

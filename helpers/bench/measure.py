@@ -239,7 +239,7 @@ def prove_cell(of, kept):
     """
     count = 3 if of["attack"] == "carlini_wagner" else 4
     units.prove_units(recompute_bench_run(of, kept, np.random.default_rng()), count, "measurements",
-                f"{of['library']}'s {of['attack']} on {of['network']}")
+                      f"{of['library']}'s {of['attack']} on {of['network']}")
 
 
 def recompute_bench_run(of, kept, rng):

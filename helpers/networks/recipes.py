@@ -142,7 +142,7 @@ ENDS = {"natural": "", "adversarial": "-adv", "jpeg": "-jpeg"}  # of a network's
 
 
 def recipes_for(dataset="all", architecture="all", *, kind="natural", seed=0, epochs=None,
-            train_size=None):
+                train_size=None):
     """Return the recipes of these data sets and architectures; "all" takes both.
 
     kind: one of KINDS; of the others there may be none. epochs, train_size: instead of the recipes'

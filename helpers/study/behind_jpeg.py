@@ -45,7 +45,7 @@ def recompute_jpeg_clean(parameters, kept, rng):
     yield units.same("images and qualities", kept, {"y": y, "quality": EVERY})
     for k in rng.permutation(len(EVERY)):
         yield units.same_answers_again(f"quality {EVERY[k]}", kept["answer"][k],
-                            lambda rows: answers_by_quality(model, x[rows], [EVERY[k]])[0], rng)
+                                       lambda rows: answers_by_quality(model, x[rows], [EVERY[k]])[0], rng)
 
 
 def blind(recipe, attack, *, norm, n, seed=0):
@@ -69,7 +69,7 @@ def recompute_jpeg_blind(parameters, kept, rng):
     yield units.same("images, radii and qualities", kept, {"y": y, "eps": eps, "quality": QUALITIES})
     for k in (*_radii(eps, rng), 0):
         yield units.same_answers_again(f"radius {eps[k]:.4g}", kept["answer"][k],
-                            lambda rows: _blind(model, x, y, parameters, eps[k], rows), rng)
+                                       lambda rows: _blind(model, x, y, parameters, eps[k], rows), rng)
 
 
 def _of_blind(recipe, attack, norm, seed):
@@ -80,7 +80,7 @@ def _of_blind(recipe, attack, norm, seed):
 def _blind(model, x, y, of, eps, rows):
     """Return the answers (Q, R) to these rows of x attacked as `blind` attacks all."""
     x_adv = under_attack.attacked(model, x[rows], y[rows], of["attack"], eps=eps, norm=_norm(of),
-                                seed=of["seed"], positions=rows) if eps else x[rows]
+                                  seed=of["seed"], positions=rows) if eps else x[rows]
     return answers_by_quality(model, x_adv, QUALITIES)
 
 
@@ -120,7 +120,7 @@ def recompute_jpeg_aware(parameters, kept, rng):
     for k in _radii([0, *left[:-1].any(axis=1)], rng):
         rows = np.flatnonzero(left[k - 1])
         yield units.same_answers_again(f"radius {eps[k]:.4g}", answer[k, rows],
-                            lambda places: hit(rows[places], eps[k], places), rng)
+                                       lambda places: hit(rows[places], eps[k], places), rng)
 
 
 def _of_aware(recipe, how, quality, seed):
@@ -236,7 +236,7 @@ def _clean_distances(parameters, kept, rng):
     _, model, x, y = _case(parameters, _of_distances(quality))
     yield units.same("images", kept, {"y": y})
     yield units.same_answers_again("answers without an attack", kept["answer"],
-                        lambda rows: answers_by_quality(model, x[rows], [quality])[0], rng)
+                                   lambda rows: answers_by_quality(model, x[rows], [quality])[0], rng)
     yield units.holds("distances", "they are 0 where the network errs, and only there",
                       np.array_equal(kept["l2"] == 0, kept["answer"] != y) and (kept["l2"] >= 0).all())
 

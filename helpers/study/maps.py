@@ -74,7 +74,7 @@ def recompute_map_changes(parameters, kept, rng):
 
     def again(rows, each):
         x_adv, x_noise = attacked_images(model, x[rows], y[rows], parameters["attack"], recipe.dataset,
-                                  parameters["seed"], rows)
+                                         parameters["seed"], rows)
         now = _changes(model, x[rows], y[rows], x_adv, x_noise)
         return units.close(f"images {rows.tolist()} attacked again",
                            {name: kept[name][rows] for name in now}, now, **NEAR,

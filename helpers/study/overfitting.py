@@ -237,7 +237,7 @@ def _jobs(axis, label_noise, values, seeds, epochs, train_size, sizes):
 def prove_run(parameters, kept):
     """Raise ValueError unless a loaded run can be true: all of `consistent`."""
     units.prove_units(consistent(parameters, kept), None, "figures of a run",
-                networks.from_json(parameters["recipe"]).filename)
+                      networks.from_json(parameters["recipe"]).filename)
 
 
 def _cut(kept, n):

@@ -45,7 +45,7 @@ def states(recipe, *, per_class=1, seed=0):
 
     def check(kept):
         units.prove_units(recompute_explorer(of, kept, np.random.default_rng()), 4, "states of the explorer",
-                    recipe.filename)
+                          recipe.filename)
 
     of = _of_states(recipe, per_class, seed)
     return store.cached("explorer", of, make, check=check)

@@ -277,7 +277,7 @@ def _cached(name, recipe, parameters, make, recompute, proved):
     return store.cached(
         name, parameters, make, sized=("n", _cut),
         check=lambda kept: units.prove_units(recompute(parameters, kept, np.random.default_rng()), proved,
-                                       "answers to waves", recipe.filename))
+                                             "answers to waves", recipe.filename))
 
 
 def _cut(kept, n):

@@ -132,7 +132,7 @@ def _cluster(folder, count=2):
             [sys.executable, "-m", "distributed.cli.dask_worker"])
     scheduler = subprocess.Popen([*dask[0], "--host", "127.0.0.1", "--port", address.rpartition(":")[2],
                                   "--no-dashboard", "--dashboard-address", "127.0.0.1:0"], stdout=log,
-                                  stderr=log)
+                                 stderr=log)
     workers = [subprocess.Popen([*dask[1], address, "--nthreads", "1", "--no-nanny", "--no-dashboard",
                                  "--local-directory", str(folder / f"worker{i}")], stdout=log, stderr=log)
                for i in range(count)]

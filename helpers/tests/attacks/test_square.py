@@ -91,10 +91,10 @@ def test_the_answer_depends_neither_on_the_batch_nor_on_later_images(case):
     model, _, x, y = case
     whole = attacks.square(model, x[:20], y[:20], eps=0.03, nb_iter=30)
     assert np.array_equal(whole, attacks.square(model, x[:20], y[:20], eps=0.03, nb_iter=30,
-                                               batch_size=7))
+                                                batch_size=7))
     assert np.array_equal(whole[:8], attacks.square(model, x[:8], y[:8], eps=0.03, nb_iter=30))
     assert not np.array_equal(whole, attacks.square(model, x[:20], y[:20], eps=0.03, nb_iter=30,
-                                                   seed=1))
+                                                    seed=1))
 
 
 def test_wrong_images_are_left_alone(case):

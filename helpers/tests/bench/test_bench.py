@@ -25,7 +25,7 @@ def measured():
     return {(CW, "ours", "compiled"): {"seconds": np.array([3.0, 1.0, 2.0]), "l2": ours,
                                        "bare_seconds": np.array([0.5, 1.5, 0.5, 1.5])},
             (CW, "foolbox", "compiled"): {"seconds": np.array([9.0]), "l2": peer,
-                                           "ours_seconds": np.array([2.0, 4.0])},
+                                          "ours_seconds": np.array([2.0, 4.0])},
             (CW, "art", "as shipped"): {"seconds": np.array([99.0]), "l2": np.full(2, np.nan)}}
 
 

@@ -62,7 +62,7 @@ def test_eps_grows_over_the_warmup_and_reaches_that_of_the_recipe(case, warmup, 
 
 def test_noise_differs_by_seed_epoch_and_batch(case):
     noise = [_shown(case, epoch, i, seed=seed)[:3] for seed, epoch, i in ((0, 2, 0), (1, 2, 0),
-                                                                        (0, 3, 0), (0, 2, 1))]
+                                                                          (0, 3, 0), (0, 2, 1))]
     noise = [delta[:44] - 0.1 * sign[:44] for delta, _, sign in noise]
     assert len({part.tobytes() for part in noise}) == 4
     assert all(abs(np.corrcoef(noise[0].ravel(), part.ravel())[0, 1]) < 0.15 for part in noise[1:])

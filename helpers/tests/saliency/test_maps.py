@@ -348,7 +348,7 @@ def test_measures_refuse_what_is_no_pair_of_maps():
                     saliency.jensen_shannon):
         for other, words in ((maps[:1], "of one shape"), (hole, "1 of 243 "
                                                                 "values are not"),
-                                                                (maps[:, :0], "N >= 1, got")):
+                             (maps[:, :0], "N >= 1, got")):
             with pytest.raises(ValueError, match=words):
                 measure(maps, other)
     for measure in (saliency.ssim, saliency.centroid_shift, saliency.jensen_shannon):

@@ -153,7 +153,7 @@ def test_order_of_attackers(case):
     assert all(_outcomes(checks.order_of_attackers(model, y, **sets)).values())
     worse = {**sets, "transfer": x, "noise": sets["white_box"]}
     assert _outcomes(checks.order_of_attackers(model, y, **worse)) == {"white_box_transfer": True,
-                                                                      "transfer_noise": False}
+                                                                       "transfer_noise": False}
     weak = {**sets, "white_box": x}
     assert not _outcomes(checks.order_of_attackers(model, y, **weak))["white_box_transfer"]
 

@@ -96,7 +96,7 @@ def test_what_was_changed_is_not_believed(kept):
                               x / np.float32(255))
              for _ in states.columns(recipe.dataset)]
     forged = states._packed({name: np.stack([part[name] for part in still], axis=1) for name in still[0]},
-                              x / np.float32(255))
+                            x / np.float32(255))
     outcomes = [agrees for *_, agrees in states.recompute_explorer(record["parameters"], good | forged, rng)]
     assert all(outcomes[:3]) and outcomes[3:].count(False) >= len(outcomes[3:]) - 2
 
