@@ -68,6 +68,28 @@ def test_a_glued_sentence_is_found():
     assert sentences(nbformat.v4.new_code_cell("figures.decorate(ax, 'distancia $L_2$', 'imágenes')")) == []
 
 
+DEFINED = {"0.99": "from which on a pixel counts as white", "10 %": "the share of chance, of ten classes"}
+
+
+def typed_numbers(source):
+    """Return the decimals, percentages and thousands that a claimed paragraph does not have filled in."""
+    head, _, body = source.partition("\n")
+    told = page.re.sub(r"\{\{.*?\}\}|\[[-@][^\]]*\]|\$[^$]*\$", "", body, flags=page.re.S)
+    return page.re.findall(r"\d+\.\d+|\d+ %|\d+,\d{3}", told) if head.split()[1:] else []
+
+
+def test_a_claimed_paragraph_types_no_number_by_hand(converted):
+    prose = [cell.source for cell in nbformat.read(converted, 4).cells if cell.source.startswith("%%prosa")]
+    assert [number for source in prose for number in typed_numbers(source) if number not in DEFINED] == []
+
+
+def test_a_typed_number_is_found():
+    source = ("%%prosa a-claim\nPublican 8.75 % [@he2016, tabla 6] de 10,000, y aquí {{ x | pct(2) }} con "
+              "$\\varepsilon = 0.1$.")
+    assert typed_numbers(source) == ["8.75", "10,000"]  # and not that of the citation, nor of the formula
+    assert typed_numbers(source.replace(" a-claim", "")) == []
+
+
 def test_a_function_is_defined_only_where_the_text_teaches_it(converted):
     for cell in _code_cells(converted):
         defined = [node.name for node in ast.walk(_parsed(cell))
