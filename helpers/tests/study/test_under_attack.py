@@ -112,9 +112,9 @@ def test_answers_swapped_between_two_attacks_are_refused_and_found(both, made):
     makes = [lambda name=name: under_attack.answers(LENET, name, norm=2, n=60)
              for name in ("fgsm_margin", "pgd_margin")]
     one, other = (make() for make in makes)
-    first, second = (
-        made / f"answers-{store.digest(under_attack.answers_key(LENET, name, norm=2, n=60, seed=0))}.npz"
-                     for name in ("fgsm_margin", "pgd_margin"))
+    keys = [under_attack.answers_key(LENET, name, norm=2, n=60, seed=0)
+            for name in ("fgsm_margin", "pgd_margin")]
+    first, second = (paths.place(made, f"answers-{store.digest(key)}.npz") for key in keys)
     forgery.arrays(first, lambda kept: kept.update(other))
     forgery.arrays(second, lambda kept: kept.update(one))
     for make in makes:

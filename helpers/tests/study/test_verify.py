@@ -121,7 +121,7 @@ def table(measured, made, monkeypatch):
     """The path of the table, as if it shipped with all of its folder; it is as it was afterwards."""
     monkeypatch.setitem(datasets.RECORDS, "mnist", SHORT)
     monkeypatch.setattr(paths, "SHIPPED", measured)
-    path, = measured.glob("robust_accuracy-*.csv")
+    path, = measured.rglob("robust_accuracy-*.csv")
     before = path.read_bytes()
     yield path
     path.write_bytes(before)
@@ -184,7 +184,7 @@ def test_forged_logits_are_found(both):
 def counted(made):
     """The path of the shipped statistics of MNIST, in an otherwise empty store."""
     paths.SHIPPED.mkdir(parents=True)
-    for path in (paths.ROOT / "data" / "shipped").glob("statistics-*.csv"):
+    for path in (paths.ROOT / "data" / "shipped").rglob("statistics-*.csv"):
         if "mnist" in path.read_text("utf8"):
             forgery.copied(path, paths.SHIPPED), forgery.copied(store.record_path(path), paths.SHIPPED)
     path, = paths.SHIPPED.rglob("*.csv")
