@@ -3,7 +3,6 @@
 `load` gives the images of one, `record` its record; MNIST and CIFAR-10 are registered. `download` brings the
 full CIFAR-10.
 """
-from helpers.datasets import download
 from helpers.datasets.loading import (
     ARRAYS, BYTES, Images, array_sha256, at_hand, check_arrays, first_per_class, image_file, load,
     read_checked, statistics, statistics_of)
