@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.artifacts.progress import tqdm
-from helpers.attacks import fgsm_pgd, gradients, starts as beginnings, walks as courses
+from helpers.attacks import fgsm_pgd, gradients
 from helpers.attacks.carlini_wagner import _size, _won
+from helpers.attacks.starts import checked_starts, ends_of
+from helpers.attacks.walks import go
 
 WALKS = ((0, 1), (16, 2), (60, 4), (200, 8), (600, 16), (3000, 32))  # from so many passes on, so many walks
 # Of the walks, relative to the radius: large ones explore, small ones stay in the basin of their start.
@@ -55,7 +57,7 @@ def minimal_l2(model, x, y, *, passes=1000, targeted=False, confidence=0.0, star
     """
     x, y = gradients.checked(model, x, y)
     _check_settings(passes, confidence, seed, batch_size, return_passes)
-    positions, begins = fgsm_pgd.checked_positions(positions, len(x)), beginnings.checked_starts(starts, x)
+    positions, begins = fgsm_pgd.checked_positions(positions, len(x)), checked_starts(starts, x)
     answer = gradients.answering(model, x)
     sign = -1.0 if targeted else 1.0
     task = _Task(model, answer, sign, float(confidence), begins, seed, batch_size)
@@ -99,10 +101,10 @@ def _tournament(task, passes, x, y, size, logits, positions):
     for count, steps in plan:
         walks = _leaders(walks, count, FAVOUR if plan[0][0] == 2 else 1.0)
         if total > ANEW:
-            courses.go(task, walks, steps, 0, steps)
+            go(task, walks, steps, 0, steps)
             walks = _again(walks)
         else:
-            courses.go(task, walks, steps, done, total)
+            go(task, walks, steps, done, total)
         done, used = done + steps, used + count * steps
     walks = _leaders(walks, 1)
     found = np.isfinite(walks["best"].ravel())
@@ -133,29 +135,32 @@ def _begin(task, count, x, y, size, logits, positions):
         order = np.argsort(np.where(walks["rivals"][:, 0], -logits, np.inf), axis=1, kind="stable")
         for walk in range(2, min(count, 2 * logits.shape[1] - 2), 2):  # the first of all follows them all
             walks["rivals"][:, walk] = np.arange(logits.shape[1]) == order[:, walk // 2, np.newaxis]
-    ends = beginnings.ends(task.begins, x, y, count // 2, task.sign, task.seed, positions)
+    ends = ends_of(task.begins, x, y, count // 2, task.sign, task.seed, positions)
     for walk, far in enumerate(ends):
         _to_boundary(task, walks, 2 * walk + 1, far)
     return walks
 
 
 def _to_boundary(task, walks, walk, far):
-    """Put this walk of every image at an adversarial point on the line from x to `far`, or at `far` itself.
-    """
-    x, y, size = (walks[name][:, walk] for name in ("x", "y", "size"))
-    low, high = np.zeros((len(x), 1, 1, 1), np.float32), np.ones((len(x), 1, 1, 1), np.float32)
-    for _ in range(PROBES):
-        middle = (low + high) / 2
-        won = _asked(task, x + middle * (far - x), y, size)
-        low, high = np.where(won, low, middle), np.where(won, middle, high)
+    """Put this walk of every image at an adversarial point on the line from x to `far`, or at `far`."""
+    x, high = walks["x"][:, walk], _least_share(task, walks, walk, far, 0.0, PROBES)
     walks["z"][:, walk] = x + high * (far - x)
     walks["radius"][:, walk] = fgsm_pgd.l2(walks["z"][:, walk] - x).reshape(-1, 1, 1, 1)
 
 
-def _asked(task, images, y, size):
-    """Return where the model takes these images as the attacker wants, bool (n, 1, 1, 1)."""
-    logits = gradients.ask(task.answer, images, task.batch_size)
-    return _won(size, task.sign, task.confidence, y, logits).numpy().reshape(-1, 1, 1, 1)
+def _least_share(task, walks, walk, far, low, times):
+    """Return the share of the way from x to `far` at which the attacker wins, (n, 1, 1, 1), by halvings.
+
+    Between `low` and 1, at which it is taken for granted.
+    """
+    x, y, size = (walks[name][:, walk] for name in ("x", "y", "size"))
+    low, high = np.full((len(x), 1, 1, 1), low, np.float32), np.ones((len(x), 1, 1, 1), np.float32)
+    for _ in range(times):
+        middle = (low + high) / 2
+        logits = gradients.ask(task.answer, x + middle * (far - x), task.batch_size)
+        won = _won(size, task.sign, task.confidence, y, logits).numpy().reshape(-1, 1, 1, 1)
+        low, high = np.where(won, low, middle), np.where(won, middle, high)
+    return high
 
 
 def _leaders(walks, count, favour=1.0):
@@ -175,12 +180,8 @@ def _again(walks):
 
 def _shortened(task, walks):
     """Return what the first walks have found, shorter along itself by halvings where it still succeeds."""
-    x, y, size, found = (walks[name][:, 0] for name in ("x", "y", "size", "x_adv"))
-    low, high = np.full((len(x), 1, 1, 1), REACH, np.float32), np.ones((len(x), 1, 1, 1), np.float32)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        won = _asked(task, x + middle * (found - x), y, size)
-        low, high = np.where(won, low, middle), np.where(won, middle, high)
+    x, found = walks["x"][:, 0], walks["x_adv"][:, 0]
+    high = _least_share(task, walks, 0, found, REACH, HALVINGS)
     return np.where(high < 1, x + high * (found - x), found)
 
 

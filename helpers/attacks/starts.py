@@ -22,29 +22,30 @@ def checked_starts(starts, x):
     return images, labels, np.square(images.reshape(len(images), -1)).sum(axis=1)
 
 
-def ends(starts, x, y, count, sign, seed, positions):
-    """Return `count` arrays of images (n, H, W, C) to go towards from x, the nearest of each other class
-    first.
+def ends_of(starts, x, y, count, sign, seed, positions):
+    """Return `count` arrays of images (n, H, W, C) for walks from x to go towards, nearer ones first.
 
-    starts: of `checked_starts`; None: the negative of x, then noise of (seed, position). sign: 1, or -1
-    where y are targets: then towards images of these.
+    starts: of `checked_starts`, of which the nearest of each other class come first; None: the negative of x,
+    then noise of (seed, position). sign: 1, or -1 where y are targets: then towards images of these.
     """
     if not count:
         return []
     if starts is None:
-        noise = (np.random.default_rng([seed, i]).random((positions.max() + 1, *x.shape[1:]), np.float32)
-                 for i in range(count - 1))
-        return [1 - x, *(each[positions] for each in noise)]
+        return [1 - x, *(_noise(x.shape[1:], seed, turn, positions) for turn in range(count - 1))]
     images, labels, squares = starts
     square = squares - 2 * x.reshape(len(x), -1) @ images.reshape(len(images), -1).T
     places = [_nearest(own, labels, label, count, sign) for own, label in zip(square, y, strict=True)]
     return list(images[np.stack(places).T])
 
 
+def _noise(shape, seed, turn, positions):
+    """Return an image of noise for each position, (n, H, W, C), which depends on nothing else."""
+    return np.stack([np.random.default_rng([seed, turn, position]).random(shape, np.float32)
+                     for position in positions])
+
+
 def _nearest(square, labels, label, count, sign):
-    """Return the places of `count` start images: the nearest of each class that counts, then the next of
-    each.
-    """
+    """Return the places of `count` start images: the nearest of each class that counts, then the next."""
     found = []
     for name in np.unique(labels):
         if (name == label) == (sign < 0):

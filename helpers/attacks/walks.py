@@ -14,8 +14,8 @@ from helpers.attacks import gradients
 from helpers.attacks.carlini_wagner import _gap, _wide, _won
 
 LAST_STEP = 0.03         # of a walk, relative to its radius
-# of the radius at a step, relative: at most; the first of a walk, and the last
-SHRINK, LAST_SHRINK = 0.3, 0.003
+SHRINK = 0.3             # of the radius at the first step of a walk, relative, at most
+LAST_SHRINK = 0.003      # the same, at the last step
 SLOPE = 0.2              # cosine between the perturbation and F's descent: taken for at least this
 LEAST = 0.2              # of that: what the radius changes at least
 FIRST_RADIUS = 1.5       # of a linear model's distance: of a walk from x itself
@@ -23,10 +23,10 @@ STATE = ("z", "radius", "best", "x_adv", "zero")
 
 
 def go(task, walks, steps, done, total):
-    """Let every walk go so many steps, those after `done` of `total`, which say how long they are; changes
-    `walks`.
+    """Let every walk go so many steps, those after `done` of `total`; changes `walks`.
 
-    walks: as minimal_l2._begin makes them. Raises ValueError where a gradient is not finite.
+    done, total: say how long the steps are. walks: as minimal_l2._begin makes them. Raises
+    ValueError where a gradient is not finite.
     """
     run, shape = gradients.made_once(_compiled, task.model), walks["y"].shape
     names = ("x", "y", "rivals", "size", "first_step", *STATE)
@@ -69,7 +69,7 @@ def _steps(gradient, x, y, rivals, size, first_step, z, radius, best, x_adv, zer
 
 def _unit(g, F):
     """Return (g of length 1, how far F = 0 would be if F were linear); zero where g is."""
-    # so that squares neither vanish nor overflow
+    # The largest entry is taken out, so that squares neither vanish nor overflow.
     largest = tf.reduce_max(tf.abs(g), axis=(1, 2, 3), keepdims=True)
     g = tf.math.divide_no_nan(g, largest)
     length = _length(g)
