@@ -54,14 +54,18 @@ def same_rows(table, expected):
 
 
 def agree(same, rate=0.001):
-    """Return whether these comparisons hold, but for so many as may fail by chance at this rate.
-
-    A true artifact is refused with the chance FALSE_ALARM at most.
-    One in 16 may always fail, and never more than one in four.
-    """
+    """Return whether these comparisons hold, but for so many as `may_fail` at this rate."""
     same = np.asarray(same, bool)
-    chance = binom.isf(FALSE_ALARM, same.size, rate) if same.size else 0
-    return bool(np.sum(~same) <= min(max(same.size // 16, chance), same.size // 4))
+    return bool(np.sum(~same) <= may_fail(same.size, rate))
+
+
+def may_fail(count, rate):
+    """Return how many of `count` comparisons of a true artifact may fail, where each does at this rate.
+
+    So many as chance exceeds once in 1 / FALSE_ALARM times; one in 16 always, never more than one in four.
+    """
+    chance = binom.isf(FALSE_ALARM, count, rate) if count else 0
+    return int(min(max(count // 16, chance), count // 4))
 
 
 def prove(holds, what, recipe):

@@ -9,7 +9,6 @@ images after 80 steps of PGD, two units in 40 had one without oneDNN, one unit h
 import itertools
 
 import numpy as np
-from scipy.stats import binom
 
 from helpers import datasets, networks
 from helpers.artifacts import proofs, store
@@ -30,18 +29,17 @@ def same_answers_again(what, kept, again, rng):
     """Return the unit of answers that are given again.
 
     kept: (..., n). again(rows) -> the answers to these rows, (..., len(rows)). Where any of FEW rows differs,
-    thrice as many more are drawn before it is judged: of k images as many may differ as of k independent ones
-    with the chance MAY_DIFFER, but for proofs.FALSE_ALARM, and never more than a quarter.
+    thrice as many more are drawn before it is judged: the share may differ that proofs.may_fail of as many
+    images at the rate MAY_DIFFER, which are independent, as the answers to one image are not.
     """
     order = rng.permutation(kept.shape[-1])
     rows, more = np.sort(order[:proofs.FEW]), np.sort(order[proofs.FEW:4 * proofs.FEW])
     wrong = again(rows) != kept[..., rows]
     if wrong.any() and len(more):
         wrong = np.concatenate([wrong, again(more) != kept[..., more]], axis=-1)
-    images = wrong.shape[-1]
-    share = min(0.25, binom.isf(proofs.FALSE_ALARM, images, MAY_DIFFER) / max(images, 1))
-    count = wrong.sum()
-    return what, f"{wrong.size} answers", f"{count} of them others", bool(count <= share * wrong.size)
+    images, count = wrong.shape[-1], wrong.sum()
+    agrees = bool(count * images <= proofs.may_fail(images, MAY_DIFFER) * wrong.size)
+    return what, f"{wrong.size} answers", f"{count} of them others", agrees
 
 
 def close(what, kept, now, *, rtol, atol, share=1.0, steady=(), each=0.0):
