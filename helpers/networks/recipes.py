@@ -136,8 +136,6 @@ VACCINATED = _by_network(
 
 
 KINDS = {"natural": RECIPES, "adversarial": ADVERSARIAL, "jpeg": VACCINATED}
-
-
 ENDS = {"natural": "", "adversarial": "-adv", "jpeg": "-jpeg"}  # of a network's name in tables
 
 
@@ -147,9 +145,8 @@ def recipes_for(dataset="all", architecture="all", *, kind="natural", seed=0, ep
 
     kind: one of KINDS; of the others there may be none. epochs, train_size: instead of the recipes'
     own, where given. Without train_size, a recipe that neither ships nor has been trained takes the
-    training images at hand: all of them, or the tracked part. So every seed can be
-    trained on a fresh clone, and the recipe says on what. Raises ValueError for a name that is not
-    in RECIPES or KINDS.
+    training images at hand: all of them, or the tracked part. So every seed can be trained on a fresh clone,
+    and the recipe says on what. Raises ValueError for a name that is not in RECIPES or KINDS.
     """
     allowed = [("all", *names) for names in map(sorted, map(set, zip(*RECIPES)))]
     if dataset not in allowed[0] or architecture not in allowed[1]:
