@@ -4,10 +4,8 @@ Colours are Okabe and Ito's, safe for the colour-blind; a second sign (line, mar
 where the figure is printed in grey.
 """
 import matplotlib.pyplot as plt
-import numpy as np
 import seaborn
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from helpers.report import text
 
@@ -128,16 +126,6 @@ def class_counts(table, names):
     return axes
 
 
-def learning_curve(history, metric, ax, color):
-    """Draw a metric against the epoch: training (thin, dotted) and validation; return ax."""
-    epochs = np.arange(1, len(history[metric]) + 1)
-    marker = "." if len(epochs) < 15 else None
-    ax.plot(epochs, history[metric], color=color, linestyle=":", marker=marker, label="entrenamiento")
-    ax.plot(epochs, history[f"val_{metric}"], color=color, marker=marker, label="validación")
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    return decorate(ax, xlabel="época")
-
-
 def log_axis(axis, subs=(1, 2, 5)):
     """Make an axis logarithmic, with plain numbers at `subs` times 10^k; return it."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
@@ -145,79 +133,3 @@ def log_axis(axis, subs=(1, 2, 5)):
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
     return axis
-
-
-def confusion(matrix, names, ax):
-    """Draw a confusion matrix in % of each true class, with the errors written; return ax."""
-    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    errors = np.where(np.eye(len(matrix), dtype=bool), np.nan, share)
-    top = max(np.nanmax(errors), 1e-9)
-    ax.imshow(errors, cmap="Greys", vmin=0, vmax=1.3 * top)
-    for i in range(len(matrix)):
-        for j in range(len(matrix)):
-            if i == j or share[i, j] > 0.12 * top:
-                written = text.number(share[i, j], 0 if i == j or top > 5 else 1)
-                ax.text(j, i, written, ha="center", va="center", fontsize=5.5,
-                        fontweight="bold" if i == j else "normal",
-                        color="white" if i != j and share[i, j] > 0.7 * top else "black")
-    ax.set_xticks(range(len(names)), names, rotation=90 if len(names[0]) > 1 else 0)
-    ax.set_yticks(range(len(names)), names)
-    return decorate(ax, xlabel="clase predicha", ylabel="clase verdadera")
-
-
-def probability_bars(p, y, names, ax, top=3):
-    """Draw the `top` most probable classes of one image as bars, the true class y told by colour."""
-    order = np.argsort(p)[::-1][:top]
-    ax.barh(range(top), p[order], height=0.8,
-            color=[COLORS["true_class" if k == y else "other_class"] for k in order])
-    for i, k in enumerate(order):
-        ax.text(1.04, i, f"{names[k]}: {text.percent(p[k], 1)}", va="center", fontsize=6,
-                fontweight="bold" if k == y else "normal")
-    ax.set(xlim=(0, 1), ylim=(top - 0.5, -0.5), xticks=[], yticks=[])
-    ax.spines["bottom"].set_visible(False)
-    return ax
-
-
-def reliability(table, ax, color):
-    """Draw accuracy against confidence, with intervals and the diagonal; return ax.
-
-    table: of accuracy.reliability. A dot's area grows with the number of its images.
-    """
-    ax.plot([0, 1], [0, 1], color="black", linewidth=0.7, linestyle=":")
-    error = np.abs(table[["accuracy_low", "accuracy_high"]].to_numpy().T - table.accuracy.to_numpy())
-    ax.errorbar(table.confidence, table.accuracy, error, color=color, linewidth=0.9, fmt="-")
-    ax.scatter(table.confidence, table.accuracy, s=3 + 60 * table.n / table.n.max(), color=color,
-               edgecolor="white", linewidth=0.4, zorder=3)
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-    return decorate(ax, xlabel="confianza", ylabel="precisión")
-
-
-def margin_density(margins, ax, kind, label):
-    """Draw the distribution of margins of a network (kind: its architecture); return ax."""
-    seaborn.kdeplot(x=margins, ax=ax, color=COLORS[kind], linestyle=LINES[kind], label=label,
-                    fill=True, alpha=0.15, linewidth=1.3, bw_adjust=0.7)
-    return decorate(ax, xlabel="margen $F$ (logits)", ylabel="densidad")
-
-
-def architecture(blocks, ax, color):
-    """Draw a network as boxes: height for the side of its maps, width for their number; return ax.
-
-    blocks: of networks.blocks, rows (name, shape, parameters).
-    """
-    x, tallest = 0.0, max(shape[0] for _, shape, _ in blocks if len(shape) == 3)
-    for name, shape, parameters in blocks:
-        maps = len(shape) == 3
-        height = shape[0] / tallest if maps else 0.12 + 0.06 * np.log2(shape[0])
-        width = 0.16 + 0.13 * np.log2(shape[-1]) if maps else 0.22
-        ax.add_patch(Rectangle((x, -height / 2), width, height, facecolor=color, edgecolor="white",
-                               alpha=0.9 if parameters else 0.4))
-        middle = x + width / 2
-        ax.text(middle, 0.56, text.LAYERS.get(name, name), ha="center", va="bottom", fontsize=6)
-        ax.text(middle, -0.56, "×".join(map(str, shape)), ha="center", va="top", fontsize=6)
-        if parameters:
-            ax.text(middle, -0.70, text.number(parameters), ha="center", va="top", fontsize=6,
-                    color="0.35")
-        x += max(width, 0.62) + 0.1
-    ax.set(xlim=(-0.35, x), ylim=(-0.8, 0.72), xticks=[], yticks=[])
-    ax.axis("off")
-    return ax
