@@ -5,51 +5,28 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import attacks, datasets, networks
-from helpers.artifacts import paths
+from helpers import attacks
 from helpers.attacks import gradients
 from helpers.study import under_attack
+from helpers.tests.attacks import known
 
 # The door of the room hands on the function of this name, not the module.
 SEARCH = importlib.import_module("helpers.attacks.carlini_wagner")
-N, SHAPE, CLASSES = 12, (6, 6, 3), 4
 QUICK = {"max_iterations": 200, "binary_search_steps": 3}
-
-
-def _linear(scale=1.0):
-    """Return (model, W): logits are `scale` times the products of W (H·W·C, classes) and the image."""
-    weights = np.random.default_rng(0).normal(0, 0.2, (np.prod(SHAPE), CLASSES)).astype(np.float32)
-    return lambda x: scale * tf.reshape(x, (-1, len(weights))) @ weights, weights.astype(np.float64)
-
-
-def _images(low=0.3, high=0.7):
-    return np.random.default_rng(1).uniform(low, high, (N, *SHAPE)).astype(np.float32)
-
-
-def _exact(W, x, y):
-    """Return the distance to the boundary between y and each other class, (N, classes), 0 at y."""
-    z = x.reshape(len(x), -1).astype(np.float64) @ W
-    gaps = z[np.arange(len(y)), y][:, None] - z
-    lengths = np.linalg.norm(W[:, y].T[:, :, None] - W[None], axis=1)
-    return np.divide(gaps, lengths, out=np.zeros_like(gaps), where=lengths > 0)
 
 
 @pytest.fixture(scope="module")
 def lenet():
     """The shipped LeNet of MNIST with six images that it has right."""
-    model, _, _ = networks.read_network(paths.place(paths.SHIPPED,
-                                                    networks.RECIPES["mnist", "lenet"].filename))
-    data = datasets.load("mnist")
-    right = np.flatnonzero(gradients.logits(model, data.x_test[:50]).argmax(1) == data.y_test[:50])[:6]
-    return model, data.x_test[right], data.y_test[right]
+    return known.right_by_lenet(6)
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_untargeted_is_exact_on_a_linear_model(scale):
-    model, W = _linear(scale)
-    x = _images()
+    model, W = known.linear(scale)
+    x = known.images()
     y = gradients.logits(model, x).argmax(axis=1)
-    distances = np.where(np.arange(CLASSES) == y[:, None], np.inf, _exact(W, x, y))
+    distances = known.boundaries(W, x, y, np.inf)
     x_adv = attacks.carlini_wagner(model, x, y)
     z = gradients.logits(model, x_adv)
     assert (z.argmax(axis=1) != y).all()
@@ -59,19 +36,19 @@ def test_untargeted_is_exact_on_a_linear_model(scale):
 
 @pytest.mark.parametrize("const", [None, 1e-3, 1.0, 100.0])
 def test_targeted_is_exact_on_a_linear_model_of_two_classes(const):
-    model, W = _linear()
+    model, W = known.linear()
     two = lambda x: model(x)[:, :2]
-    x = _images()
+    x = known.images()
     y = gradients.logits(two, x).argmax(axis=1)
     x_adv = attacks.carlini_wagner(two, x, 1 - y, targeted=True, initial_const=const)
     assert (gradients.logits(two, x_adv).argmax(axis=1) == 1 - y).all()
-    exact = _exact(W[:, :2], x, y).max(axis=1)
+    exact = known.boundaries(W[:, :2], x, y, 0).max(axis=1)
     np.testing.assert_allclose(attacks.l2(x_adv - x), exact, rtol=0.02)
 
 
 def test_at_the_edges_of_the_box_it_still_succeeds_within_it():
-    model, _ = _linear()
-    x = np.round(_images(0, 1))
+    model, _ = known.linear()
+    x = np.round(known.images(low=0, high=1))
     y = gradients.logits(model, x).argmax(axis=1)
     x_adv = attacks.carlini_wagner(model, x, y)
     assert (gradients.logits(model, x_adv).argmax(axis=1) != y).all()
@@ -89,10 +66,10 @@ def test_confidence_is_the_gap_and_costs_distance(lenet):
 
 
 def test_what_cannot_be_broken_and_what_is_broken_come_back_as_they_were():
-    model, _ = _linear()
+    model, _ = known.linear()
     stubborn = lambda x: model(x) * 0.01 + tf.constant([1e3, 0, 0, 0])
-    x = _images()
-    assert np.array_equal(attacks.carlini_wagner(stubborn, x, np.zeros(N, int), **QUICK), x)
+    x = known.images()
+    assert np.array_equal(attacks.carlini_wagner(stubborn, x, np.zeros(known.N, int), **QUICK), x)
     y = gradients.logits(model, x).argmin(axis=1)  # wrong already
     assert np.array_equal(attacks.carlini_wagner(model, x, y, **QUICK), x)
 
@@ -124,12 +101,12 @@ def test_the_nearest_target_is_about_as_near_as_any_other_class(lenet):
 
 
 def test_the_race_is_the_same_for_many_classes_as_for_the_nearest(monkeypatch):
-    model, W = _linear()
+    model, W = known.linear()
     many = lambda x: tf.concat([model(x), tf.fill((len(x), 20), -50.0) + 0.01 * model(x)[:, :1]], axis=1)
-    x = _images()
+    x = known.images()
     y = gradients.logits(model, x).argmax(axis=1)
     x_adv = attacks.carlini_wagner(many, x, y)
-    nearest = np.where(np.arange(CLASSES) == y[:, None], np.inf, _exact(W, x, y)).min(axis=1)
+    nearest = known.boundaries(W, x, y, np.inf).min(axis=1)
     np.testing.assert_allclose(attacks.l2(x_adv - x), nearest, rtol=0.02)
     monkeypatch.setattr(SEARCH, "RIVALS", 1)  # the nearest to first order, here exact
     one = attacks.carlini_wagner(many, x, y)
@@ -165,6 +142,6 @@ def test_rounding_to_8_bits_is_reported(lenet):
     ("learning_rate", np.inf), ("binary_search_steps", 0), ("max_iterations", 2.5),
     ("initial_const", 0), ("initial_const", "1"), ("batch_size", 0)])
 def test_bad_settings_are_named(name, value):
-    model, _ = _linear()
+    model, _ = known.linear()
     with pytest.raises(ValueError, match=f"{name} must .*{value}"):
-        attacks.carlini_wagner(model, _images(), np.zeros(N, int), **{name: value})
+        attacks.carlini_wagner(model, known.images(), np.zeros(known.N, int), **{name: value})

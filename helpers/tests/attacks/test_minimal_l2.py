@@ -1,72 +1,50 @@
-"""The smallest L2 perturbation: exact where the answer is known, within its budget, the same whatever the
-batch.
-"""
+"""The smallest L2 perturbation: exact where it is known, within its budget, the same whatever the batch."""
 import importlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import attacks, datasets, networks
-from helpers.artifacts import paths
+from helpers import attacks, datasets
 from helpers.attacks import gradients
+from helpers.tests.attacks import known
 
 TOURNAMENT = importlib.import_module("helpers.attacks.minimal_l2")
-N, SHAPE, CLASSES = 12, (6, 6, 3), 4
-
-
-def _linear(scale=1.0):
-    """Return (model, W): logits are `scale` times the products of W (H·W·C, classes) and the image."""
-    weights = np.random.default_rng(0).normal(0, 0.2, (np.prod(SHAPE), CLASSES)).astype(np.float32)
-    return lambda x: scale * tf.reshape(x, (-1, len(weights))) @ weights, weights.astype(np.float64)
-
-
-def _images(n=N):
-    return np.random.default_rng(1).uniform(0.3, 0.7, (n, *SHAPE)).astype(np.float32)
-
-
-def _distances(W, x, y):
-    """Return the distance from x to the boundary between y and each other class, (N, classes), inf at y."""
-    z = x.reshape(len(x), -1).astype(np.float64) @ W
-    lengths = np.linalg.norm(W[:, y].T[:, :, None] - W[None], axis=1)
-    gaps = z[np.arange(len(y)), y][:, None] - z
-    return np.where(lengths > 0, gaps / np.where(lengths > 0, lengths, 1), np.inf)
 
 
 @pytest.fixture(scope="module")
 def lenet():
     """The shipped LeNet of MNIST, eight images that it has right, and images to start from."""
-    model, _, _ = networks.read_network(paths.place(paths.SHIPPED,
-                                                    networks.RECIPES["mnist", "lenet"].filename))
     data = datasets.load("mnist")
-    right = np.flatnonzero(gradients.logits(model, data.x_test[:50]).argmax(1) == data.y_test[:50])[:8]
-    return model, data.x_test[right], data.y_test[right], (data.x_train[:2000], data.y_train[:2000])
+    return *known.right_by_lenet(8), (data.x_train[:2000], data.y_train[:2000])
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_it_is_exact_on_a_linear_model(scale):
-    model, W = _linear(scale)
-    x = _images()
+    model, W = known.linear(scale)
+    x = known.images()
     y = gradients.logits(model, x).argmax(axis=1)
     x_adv = attacks.minimal_l2(model, x, y, passes=300)
     assert (gradients.logits(model, x_adv).argmax(axis=1) != y).all()
-    np.testing.assert_allclose(attacks.l2(x_adv - x), _distances(W, x, y).min(axis=1), rtol=0.01)
+    exact = known.boundaries(W, x, y, np.inf).min(axis=1)
+    np.testing.assert_allclose(attacks.l2(x_adv - x), exact, rtol=0.01)
 
 
 @pytest.mark.parametrize("passes", [12, 30, 100])
 def test_targeted_is_exact_on_a_linear_model_of_two_classes(passes):
-    model, W = _linear()
+    model, W = known.linear()
     two = lambda x: model(x)[:, :2]
-    x = _images()
+    x = known.images()
     y = gradients.logits(two, x).argmax(axis=1)
     x_adv = attacks.minimal_l2(two, x, 1 - y, passes=passes, targeted=True)
     assert (gradients.logits(two, x_adv).argmax(axis=1) == 1 - y).all()
-    np.testing.assert_allclose(attacks.l2(x_adv - x), _distances(W[:, :2], x, y).min(axis=1), rtol=0.01)
+    exact = known.boundaries(W[:, :2], x, y, np.inf).min(axis=1)
+    np.testing.assert_allclose(attacks.l2(x_adv - x), exact, rtol=0.01)
 
 
 def test_at_the_edges_of_the_box_it_still_succeeds_within_it():
-    model, _ = _linear()
-    x = np.round(np.random.default_rng(1).random((N, *SHAPE))).astype(np.float32)
+    model, _ = known.linear()
+    x = np.round(np.random.default_rng(1).random((known.N, *known.SHAPE))).astype(np.float32)
     y = gradients.logits(model, x).argmax(axis=1)
     x_adv = attacks.minimal_l2(model, x, y, passes=100)
     assert (gradients.logits(model, x_adv).argmax(axis=1) != y).all()
@@ -103,14 +81,14 @@ def test_the_rounds_take_no_more_than_there_is(passes):
 @pytest.mark.parametrize("passes", [16, 100])
 @pytest.mark.filterwarnings("error")
 def test_the_model_is_asked_as_often_as_is_told(passes):
-    linear, _ = _linear()
+    linear, _ = known.linear()
     asked = tf.Variable(0)
 
     def counting(x):
         with tf.control_dependencies([asked.assign_add(tf.shape(x)[0])]):
             return linear(tf.identity(x))
 
-    x = _images(16)  # a number to which no batch is filled up
+    x = known.images(16)  # a number to which no batch is filled up
     y = gradients.logits(linear, x).argmax(axis=1)
 
     def rows(budget):
@@ -140,26 +118,26 @@ def test_targets_and_confidence_are_reached(lenet):
 
 
 def test_starts_that_fool_the_model_serve_where_the_gradient_is_zero():
-    x = np.full((N, *SHAPE), 0.2, np.float32)
+    x = np.full((known.N, *known.SHAPE), 0.2, np.float32)
 
     def masked(images):
         bright = tf.cast(tf.reduce_mean(images, (1, 2, 3)) > 0.5, tf.float32)
         return tf.stack([2 + 0 * images[:, 0, 0, 0], 4 * bright], axis=1)
 
-    starts = np.full((1, *SHAPE), 0.9, np.float32), np.array([1])
-    x_adv = attacks.minimal_l2(masked, x, np.zeros(N, int), passes=30, starts=starts)
+    starts = np.full((1, *known.SHAPE), 0.9, np.float32), np.array([1])
+    x_adv = attacks.minimal_l2(masked, x, np.zeros(known.N, int), passes=30, starts=starts)
     l2 = attacks.l2(x_adv - x)
-    exact = 0.3 * np.sqrt(np.prod(SHAPE))  # where the mean passes 0.5 on the line to the start
+    exact = 0.3 * np.sqrt(np.prod(known.SHAPE))  # where the mean passes 0.5 on the line to the start
     assert (masked(x_adv).numpy().argmax(axis=1) == 1).all()
-    assert (l2 >= exact * 0.999).all() and (l2 <= 0.35 * np.sqrt(np.prod(SHAPE))).all()
+    assert (l2 >= exact * 0.999).all() and (l2 <= 0.35 * np.sqrt(np.prod(known.SHAPE))).all()
 
 
 def test_what_cannot_be_broken_and_what_is_broken_come_back_as_they_were():
-    model, _ = _linear()
+    model, _ = known.linear()
     constant = lambda x: 0 * model(x) + tf.constant([2.0, 0, 0, 0])
-    x = _images()
+    x = known.images()
     with pytest.warns(gradients.ZeroGradient, match="100 % of 12"):
-        assert np.array_equal(attacks.minimal_l2(constant, x, np.zeros(N, int), passes=30), x)
+        assert np.array_equal(attacks.minimal_l2(constant, x, np.zeros(known.N, int), passes=30), x)
     y = gradients.logits(model, x).argmin(axis=1)  # wrong already
     x_adv, used = attacks.minimal_l2(model, x, y, passes=30, return_passes=True)
     assert np.array_equal(x_adv, x) and (used == TOURNAMENT.FORWARD).all()
@@ -169,17 +147,17 @@ def test_what_cannot_be_broken_and_what_is_broken_come_back_as_they_were():
     ("passes", 0), ("passes", 2.5), ("batch_size", 0), ("seed", -1), ("confidence", -1), ("confidence", "1"),
     ("return_passes", 1), ("starts", 3), ("positions", [0])])
 def test_bad_settings_are_named(name, value):
-    model, _ = _linear()
+    model, _ = known.linear()
     with pytest.raises(ValueError, match=f"{name} must"):
-        attacks.minimal_l2(model, _images(), np.zeros(N, int), **{name: value})
+        attacks.minimal_l2(model, known.images(), np.zeros(known.N, int), **{name: value})
 
 
 @pytest.mark.parametrize("starts, told", [
     ((np.zeros((2, 5, 5, 3)), np.array([0, 1])), r"shape \(6, 6, 3\), got \(5, 5, 3\)"),
-    ((np.zeros((2, *SHAPE)), np.array([0.0, 1])), "2 integers, got float64"),
-    ((np.zeros((2, *SHAPE)), np.array([0, 0])), "classes other than 0, got classes 0")])
+    ((np.zeros((2, *known.SHAPE)), np.array([0.0, 1])), "2 integers, got float64"),
+    ((np.zeros((2, *known.SHAPE)), np.array([0, 0])), "classes other than 0, got classes 0")])
 def test_starts_that_do_not_serve_are_refused(starts, told):
-    model, _ = _linear()
+    model, _ = known.linear()
     first = lambda x: model(x) + tf.constant([100.0, 0, 0, 0])
     with pytest.raises(ValueError, match=told):
-        attacks.minimal_l2(first, _images(), np.zeros(N, int), starts=starts, passes=30)
+        attacks.minimal_l2(first, known.images(), np.zeros(known.N, int), starts=starts, passes=30)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from helpers.artifacts import paths
-from helpers.report import page, parameters
+from helpers.report import labels, page, parameters
 
 NOTEBOOKS = sorted(parameters.NOTEBOOKS.glob("[0-9]*.ipynb"))
 
@@ -31,7 +31,7 @@ def converted(request):
 def _code_cells(path):
     """Return the cells of Python; those of prose are none."""
     return [cell for cell in nbformat.read(path, 4).cells
-            if cell.cell_type == "code" and not cell.source.startswith("%%prosa")]
+            if cell.cell_type == "code" and not labels.is_prose(cell)]
 
 
 def _parsed(cell):
@@ -79,7 +79,8 @@ def typed_numbers(source):
 
 
 def test_a_claimed_paragraph_types_no_number_by_hand(converted):
-    prose = [cell.source for cell in nbformat.read(converted, 4).cells if cell.source.startswith("%%prosa")]
+    cells = nbformat.read(converted, 4).cells
+    prose = [cell.source for cell in cells if cell.cell_type == "code" and labels.is_prose(cell)]
     assert [number for source in prose for number in typed_numbers(source) if number not in DEFINED] == []
 
 
